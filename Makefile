@@ -1,0 +1,55 @@
+# Two commands are enough to begin: `make demo` and `make test`. Both set up what they need, here in .venv.
+PYTHON ?= python3.11
+# A place where pip finds PyTorch's CPU wheel; see docs/operations.md. Empty: pip's own configuration decides.
+PIP_ARGS ?=
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: setup demo test lint types imports vectors bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make setup    create .venv and install pinned dependencies"
+	@echo "make demo     the main job end to end, on real parts, in ./demo-deployment"
+	@echo "make test     all tests, with branch coverage"
+	@echo "make lint     ruff: style and formatting"
+	@echo "make types    mypy, strict"
+	@echo "make imports  which package may import which"
+	@echo "make vectors  the sealed formats' test vectors, checked by the auditors' own program"
+	@echo "make bench    ratios against the unprotected baseline; writes benchmarks/results/"
+	@echo "make clean    remove .venv, caches and the demo's deployment"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	@echo "==> creating .venv and installing the pinned dependencies (a few minutes, once)"
+	@test -d .venv || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -e .
+	@touch $(STAMP)
+
+demo: setup
+	@$(BIN)/secure-embed demo
+
+test: setup
+	@echo "==> running the tests"
+	@$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: setup
+	@$(BIN)/mypy
+
+imports: setup
+	@$(BIN)/lint-imports
+
+vectors: setup
+	@$(BIN)/python audit/check_vectors.py tests/vectors
+
+bench: setup
+	@$(BIN)/python benchmarks/main_job.py
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-deployment
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

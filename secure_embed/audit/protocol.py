@@ -1,0 +1,31 @@
+"""The door of audit/: where entries lie. The log's rules (tree, checkpoint) are pure and know no driver."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+__all__ = ["Head", "LogStorage"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    size: int  # entries
+    root: bytes  # 32 bytes, RFC 6962 Merkle tree hash; SHA-256 of nothing at size 0
+    checkpoint: str  # the signed note (C2SP signed-note, tlog-checkpoint); empty at size 0
+
+
+class LogStorage(Protocol):
+    """Append-only. One writer; a second one on the same log raises ``ConfigurationError`` (``log_in_use``)."""
+
+    def head(self) -> Head: ...
+
+    def commit(self, old: Head, entries: Sequence[bytes], new: Head) -> None:
+        """Compare and swap: entries, then head, durable on return. Raises ``AuditUnavailable`` on any fault of the
+        medium (a failed fsync is final: the driver refuses every later commit) and ``Conflict`` on another head."""
+        ...
+
+    def entries(self, start: int, count: int) -> Sequence[bytes]: ...
+
+    def leaf_hashes(self, start: int, count: int) -> Sequence[bytes]: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,105 @@
+"""The door of index/: codes in memory, exact scores from sealed vectors. ``scan`` opens nothing; ``score`` opens
+exactly what is named.
+
+A position is a record's permanent number; a slot is its dense place in one FAISS index. Only this package knows slots.
+Order everywhere: (-score, position).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from secure_embed.types import Attributes, Expression, Position, Positions, RowFilter, Ticket, Vectors
+
+__all__ = ["Added", "Candidates", "Erased", "Forgotten", "OpenVectors", "Scored", "Selection", "Shard"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Added:
+    sequence: int
+    positions: Positions  # (n,) int64
+    vectors: Vectors  # (n, d) float32, unit length; not kept: only their codes are
+    attributes: Sequence[Attributes]  # n
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erased:
+    sequence: int
+    position: Position
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Selection:
+    """Which records may answer: what the row filter from policy and the caller's own filter leave."""
+
+    bitmap: npt.NDArray[np.uint8]  # bit per slot, little end first, as faiss.IDSelectorBitmap reads it
+    count: int  # records that both filters leave
+    permitted: int  # records that the row filter alone leaves
+    version: int  # of the shard it was made from
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Candidates:
+    positions: Positions  # (n,) int64, best estimate first
+    estimates: npt.NDArray[np.float32]  # (n,) float32, estimated cosine
+    exhaustive: bool  # True: these are all the records of the selection, so scoring them is exact search
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Scored:
+    positions: Positions  # (n,) int64, ordered by (-score, position)
+    scores: npt.NDArray[np.float32]  # (n,) float32, exact cosine of the stored fp16 vectors
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forgotten:
+    removed: int
+    version: int
+
+
+class OpenVectors(Protocol):
+    """Opens the named records' sealed vectors: the vault joins store and keys into one."""
+
+    def __call__(self, at: Positions, out: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:
+        """Fill ``out`` (n, d) row by row; the (n,) answer says which rows were there. An erased record is False.
+
+        Raises ``SealedValueUnreadable`` for a row that is there and does not open.
+        """
+        ...
+
+
+class Shard(Protocol):
+    """One collection's codes in one process. Readers run side by side and never see half an update."""
+
+    @property
+    def version(self) -> int:
+        """Sequence number of the last change applied."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Records in it."""
+        ...
+
+    def select(self, rows: RowFilter, own: Expression | None) -> Selection:
+        """Raises ``InvalidRequest`` (``filter_invalid``) for an undeclared attribute or a wrong type in ``own``."""
+        ...
+
+    def scan(self, query: Vectors, selection: Selection, *, k: int, rerank_k: int) -> Candidates:
+        """``query``: (1, d) float32, unit length. At most ``rerank_k`` candidates, or all of a small selection."""
+        ...
+
+    def score(self, at: Positions, query: Vectors, *, ticket: Ticket) -> Scored:
+        """Open, score and wipe. Positions that were erased meanwhile are absent from the answer."""
+        ...
+
+    def apply(self, changes: Sequence[Added | Erased]) -> int:
+        """Idempotent (known sequences are passed over), in order; raises ``Conflict`` (``change_gap``) for a gap."""
+        ...
+
+    def forget(self, positions: Sequence[Position], *, version: int, ticket: Ticket) -> Forgotten:
+        """The codes' bytes are overwritten before it returns. ``version``: sequence of the last erasure in it."""
+        ...

@@ -1,0 +1,119 @@
+"""One way to open a SQLCipher file: raw key, durable commits, nothing deleted left readable, migrations applied.
+
+The keys database, the sealed store and the risk ledger each are such a file, under a key of their own. Settings and
+why: docs/decisions/0003-sqlcipher-settings.md. Source: SQLCipher API (PRAGMA key, raw key data), SQLite PRAGMA docs.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+
+import sqlcipher3.dbapi2 as sqlcipher
+
+from secure_embed.errors import ConfigurationError, IntegrityFailure, Unavailable
+
+__all__ = ["SealedDatabase"]
+
+database_key_bytes = 32
+busy_timeout_ms = 5_000
+
+Value = int | bytes | str | None
+
+
+class SealedDatabase:
+    """A SQLCipher connection that several threads share under one lock. One process has it open at a time."""
+
+    def __init__(self, path: Path, key: bytes, *, migrations: Sequence[str]) -> None:
+        """Open or create ``path`` and bring its schema up to date; each migration is one transaction.
+
+        Raises ``IntegrityFailure`` (``database_unreadable``) for a wrong key or a damaged file, and
+        ``ConfigurationError`` (``database_too_new``) for a schema that this version does not know.
+        """
+        if len(key) != database_key_bytes:
+            raise ConfigurationError("a database key has 32 bytes", code="database_key_invalid")
+        self._name = path.name
+        self._lock = RLock()
+        # Created here so that the file never exists with wider permissions, whatever the umask.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._connection = sqlcipher.connect(str(path), isolation_level=None, check_same_thread=False)
+        try:
+            with self._faults():
+                self._configure(key)
+                self._migrate(migrations)
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def _configure(self, key: bytes) -> None:
+        run = self._connection.execute
+        run(f"PRAGMA key = \"x'{key.hex()}'\"")
+        run("SELECT count(*) FROM sqlite_master").fetchone()  # a wrong key shows itself at the first read
+        run(f"PRAGMA busy_timeout = {busy_timeout_ms}")
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = FULL")
+        run("PRAGMA secure_delete = ON")  # off in the wheel: deleted keys would stay in free pages
+        run("PRAGMA temp_store = MEMORY")
+        run("PRAGMA foreign_keys = ON")
+        run("PRAGMA trusted_schema = OFF")
+
+    def _migrate(self, migrations: Sequence[str]) -> None:
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
+        if version > len(migrations):
+            raise ConfigurationError(f"{self._name} was written by a newer version", code="database_too_new")
+        for number, script in enumerate(migrations[version:], start=version + 1):
+            with self.transaction() as run:
+                for statement in filter(str.strip, script.split(";")):
+                    run.execute(statement)
+                run.execute(f"PRAGMA user_version = {number}")
+
+    @contextmanager
+    def _faults(self) -> Iterator[None]:
+        """SQLite's faults in our taxonomy; their messages name schema objects at most, and are not passed on."""
+        try:
+            yield
+        except sqlcipher.OperationalError as fault:
+            if "full" in str(fault):
+                raise Unavailable("there is no space left to write", code="storage_full", http_status=507) from None
+            if "readonly" in str(fault):
+                raise Unavailable("the storage is read-only", code="storage_read_only", http_status=507) from None
+            raise Unavailable(f"{self._name} cannot be used now", code="storage_unavailable") from None
+        except sqlcipher.IntegrityError:
+            raise
+        except sqlcipher.DatabaseError:
+            raise IntegrityFailure(
+                f"{self._name} cannot be read: wrong key or damaged file", code="database_unreadable"
+            ) from None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlcipher.Connection]:
+        """A write transaction: committed and durable when the block ends, rolled back when it raises.
+
+        A broken constraint reaches the caller as ``sqlcipher3.dbapi2.IntegrityError``; it knows what that means.
+        """
+        with self._lock, self._faults():
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[tuple[Value, ...]]:
+        """All rows of one SELECT, read in one consistent view."""
+        with self._lock, self._faults():
+            return list(self._connection.execute(sql, parameters))
+
+    def empty_write_ahead_log(self) -> None:
+        """Move the write-ahead log into the database and truncate it, so that deleted bytes are in neither."""
+        with self._lock, self._faults():
+            busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if busy:
+                raise Unavailable(f"{self._name} is busy", code="storage_unavailable")
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()

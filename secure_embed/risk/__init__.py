@@ -1,0 +1,1 @@
+"""risk/: see its protocol."""
