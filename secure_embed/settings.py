@@ -1,0 +1,178 @@
+"""One TOML file and the environment; what is insecure is refused unless the service runs with ``--dev``.
+
+The file is ``secure-embed.toml`` in the deployment's folder; relative paths in it count from that folder. A variable
+such as ``SECURE_EMBED_SERVER__PORT=9443`` overrides one value of the file. No secret stands in either: settings name
+files, and the key provider reads them.
+"""
+
+import ipaddress
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from secure_embed.errors import ConfigurationError
+
+__all__ = [
+    "SETTINGS_FILE",
+    "EncoderSettings",
+    "IssuerSettings",
+    "KeySettings",
+    "LimitSettings",
+    "PolicySettings",
+    "ServerSettings",
+    "Settings",
+]
+
+SETTINGS_FILE = "secure-embed.toml"
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Part):
+    host: str = "127.0.0.1"
+    port: Port = 8443
+    health_port: Port = 8444  # liveness and readiness on a listener of their own, loopback only
+    tls_certificate: Path = Path("tls/certificate.pem")
+    tls_key: Path = Path("tls/key.pem")
+    public_url: str = "https://localhost:8443"  # our resource identifier (RFC 8707), and so the tokens' audience
+
+
+class KeySettings(_Part):
+    provider: Literal["passphrase"] = "passphrase"
+    # A name without a folder is looked up among systemd's credentials when the service runs with them.
+    passphrase_file: Path = Path("secrets/root.passphrase")
+
+
+class EncoderSettings(_Part):
+    model: str = "bge-m3"
+    folder: Path | None = None  # None: the weights come with a package (all-minilm-l6-v2 only)
+    manifest: Path | None = None  # a manifest of one's own, for a model that this project does not list
+    device: str = "cpu"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    threads: Annotated[int, Field(ge=1, le=256)] = 2
+
+
+class IssuerSettings(_Part):
+    issuer: str
+    jwks_uri: str | None = None
+    jwks_file: Path | None = None
+    algorithms: tuple[str, ...] = ("ES256", "PS256", "EdDSA")
+    token_type: Literal["at+jwt", "JWT"] = "at+jwt"  # noqa: S105 - the JOSE header's typ, not a secret
+    client_id_claim: str = "client_id"
+    leeway_s: Annotated[int, Field(ge=0, le=60)] = 5
+    lifetime_max_s: Annotated[int, Field(ge=60, le=86_400)] = 3_600
+    attribute_claims: dict[str, str] = {"department": "department", "clearance": "clearance"}
+    purposes_claim: str = "purposes"
+    development: bool = False
+
+
+class PolicySettings(_Part):
+    folder: Path = Path("policies")
+    risk_profile: Literal["open", "standard", "strict"] = "standard"
+
+
+class LimitSettings(_Part):
+    request_bytes_max: Annotated[int, Field(ge=1_024, le=64 * 1024 * 1024)] = 8 * 1024 * 1024
+    request_seconds_max: Annotated[int, Field(ge=1, le=600)] = 120
+    batch_records_max: Annotated[int, Field(ge=1, le=5_000)] = 1_000
+    concurrent_calls_max: Annotated[int, Field(ge=1, le=256)] = 16
+    rerank_k: Annotated[int, Field(ge=10, le=5_000)] = 200
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. ``root`` is the deployment's folder; ``dev`` comes from the command line alone."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid",
+        frozen=True,
+        env_prefix="SECURE_EMBED_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    root: Path
+    dev: bool = False
+    server: ServerSettings = ServerSettings()
+    keys: KeySettings = KeySettings()
+    encoder: EncoderSettings = EncoderSettings()
+    issuers: tuple[IssuerSettings, ...] = ()
+    policies: PolicySettings = PolicySettings()
+    limits: LimitSettings = LimitSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment goes before the file, except for what only the command line may say."""
+        return (_Environment(settings_cls), init_settings)
+
+    @classmethod
+    def load(cls, root: Path, *, dev: bool) -> Self:
+        """Read ``root``/secure-embed.toml. Raises ``ConfigurationError`` for what is missing, unknown or insecure."""
+        path = root / SETTINGS_FILE
+        try:
+            values = tomllib.loads(path.read_text())
+        except FileNotFoundError:
+            raise ConfigurationError(
+                f"{path} is missing; `secure-embed init` makes a deployment", code="deployment_missing"
+            ) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as fault:
+            raise ConfigurationError(f"{path} is not TOML: {fault}", code="settings_invalid") from None
+        return cls.of(values, root=root, dev=dev)
+
+    @classmethod
+    def of(cls, values: dict[str, Any], *, root: Path, dev: bool) -> Self:
+        if {"root", "dev"} & values.keys():
+            raise ConfigurationError("root and dev are not settings of the file", code="settings_invalid")
+        try:
+            settings = cls(root=root.resolve(), dev=dev, **values)
+        except ValidationError as fault:
+            first = fault.errors(include_input=False, include_url=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise ConfigurationError(f"setting {place}: {first['msg']}", code="settings_invalid") from None
+        settings.refuse_insecure()
+        return settings
+
+    def path(self, value: Path) -> Path:
+        """``value``, from the deployment's folder when it is relative."""
+        return value if value.is_absolute() else self.root / value
+
+    def refuse_insecure(self) -> None:
+        """Raise ``ConfigurationError`` (``insecure_setting``) for what only ``--dev`` may have."""
+        if self.dev:
+            return
+        for wrong, what in (
+            (not self.issuers, "no issuer of access tokens is named"),
+            (any(i.development for i in self.issuers), "the development issuer hands out any token"),
+            (any(urlsplit(i.jwks_uri or "https:").scheme != "https" for i in self.issuers), "a jwks_uri is not https"),
+            (self.policies.risk_profile == "open", "the risk profile 'open' limits nothing"),
+            (urlsplit(self.server.public_url).scheme != "https", "server.public_url is not https"),
+        ):
+            if wrong:
+                raise ConfigurationError(f"{what}: refused without --dev", code="insecure_setting")
+
+    @property
+    def loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.server.host).is_loopback
+        except ValueError:
+            return self.server.host == "localhost"
+
+
+class _Environment(EnvSettingsSource):
+    """The environment cannot name another deployment, nor turn the safeguards off."""
+
+    def __call__(self) -> dict[str, Any]:
+        return {name: value for name, value in super().__call__().items() if name not in {"root", "dev"}}
