@@ -64,6 +64,7 @@ class SecureEmbedError(Exception):
         self.members = dict(members or {})
         self.challenge = dict(challenge or {})
         self.status = http_status or self.http_status
+        self.receipt: str | None = None  # where the refusal stands in the log, once it does
 
 
 class InvalidRequest(SecureEmbedError):

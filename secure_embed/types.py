@@ -64,9 +64,8 @@ ATTRIBUTE_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
 
 record_id_bytes_max = 512
 text_bytes_max = 64 * 1024
-metadata_bytes_max = 16 * 1024
 attributes_max = 32
-attribute_value_bytes_max = 512
+attribute_value_bytes_max = 1_024
 
 
 class Field(StrEnum):
@@ -136,6 +135,27 @@ class Collection:
             raise InvalidRequest("an attribute's name or their number is not allowed", code="attribute_name_invalid")
 
 
+def _ensure_text(code: str, what: str, value: str, bytes_max: int) -> None:
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:  # a lone surrogate: JSON can carry one, UTF-8 cannot
+        raise InvalidRequest(f"{what} is not Unicode text", code=code) from None
+    if not 1 <= size <= bytes_max:
+        raise InvalidRequest(f"{what} has 1 to {bytes_max} bytes of UTF-8", code=code)
+
+
+def _ensure_values(values: Mapping[str, AttributeValue], code: str) -> None:
+    if len(values) > attributes_max:
+        raise InvalidRequest(f"at most {attributes_max} values are allowed here", code=code)
+    for name, value in values.items():
+        if not ATTRIBUTE_NAME.match(name):
+            raise InvalidRequest("a name is a-z, 0-9 and '_', from a letter, up to 63", code=code)
+        if isinstance(value, str) and value:
+            _ensure_text(code, "a value", value, attribute_value_bytes_max)
+        elif isinstance(value, int) and not isinstance(value, bool) and not -(2**63) <= value < 2**63:
+            raise InvalidRequest("a number is beyond 64 bits", code=code)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
     """A record as its owner hands it in. ``subject`` names the data subject that an erasure may ask for."""
@@ -145,6 +165,16 @@ class Record:
     subject: str | None = field(default=None, repr=False)
     attributes: Attributes = field(default_factory=dict, repr=False)
     metadata: Mapping[str, AttributeValue] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        _ensure_text("record_id_invalid", "a record's id", self.id, record_id_bytes_max)
+        _ensure_text("text_invalid", "a record's text", self.text, text_bytes_max)
+        if not self.text.strip():
+            raise InvalidRequest("a record's text is blank", code="text_invalid")
+        if self.subject is not None:
+            _ensure_text("subject_invalid", "a data subject's identifier", self.subject, record_id_bytes_max)
+        for values, code in ((self.attributes, "attributes_invalid"), (self.metadata, "metadata_invalid")):
+            _ensure_values(values, code)
 
 
 # --- filters -------------------------------------------------------------------------------------------------------
