@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
-__all__ = ["Admission", "Allowance", "Charged", "Ledger", "LedgerKey", "Showing"]
+__all__ = ["Admission", "Allowance", "Charged", "Ledger", "LedgerKey", "Showing", "Verdict"]
+
+Verdict = Literal["scored", "order", "withheld"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,14 +51,11 @@ class Showing:
 class Charged:
     """What of the showings may leave, in their order: "scored", "order" (no score) or "withheld"."""
 
-    verdicts: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    limited: bool  # whether a budget took something away; a score that was not asked for does not count
     queries_left: int | None
     distinct_left_day: int | None
     distinct_left_30_days: int | None
-
-    @property
-    def limited(self) -> bool:
-        return any(v != "scored" for v in self.verdicts)
 
 
 class Ledger(Protocol):
