@@ -5,29 +5,37 @@ answer is decided in verdicts.py. Each call is one transaction; one that cannot 
 answered.
 """
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from secure_embed.errors import Conflict, Exhausted, SecureEmbedError
+from secure_embed.errors import Conflict, SecureEmbedError
 from secure_embed.keys.database import SealedDatabase
+from secure_embed.risk.counting import (
+    count_shown,
+    counter_of,
+    day_ms,
+    known_record,
+    month_ms,
+    new_record,
+    queries_of,
+    refuse_if_exhausted,
+    standing_of,
+    usage_of,
+)
 from secure_embed.risk.protocol import Admission, Allowance, Charged, LedgerKey, Showing
 from secure_embed.risk.pruning import prune
 from secure_embed.risk.schema import migrations
-from secure_embed.risk.verdicts import Limits, Standing, Usage, judge, limits_of
+from secure_embed.risk.verdicts import judge, limits_of
 
 if TYPE_CHECKING:
     from sqlcipher3.dbapi2 import Connection
 
-__all__ = ["SqlcipherLedger", "day_ms", "month_ms"]
+__all__ = ["SqlcipherLedger"]
 
 tag_bytes = 32
-day_ms = 24 * 60 * 60 * 1000
-month_ms = 30 * day_ms
-retry_step_s = 60  # the wait is rounded up to this: it does not tell when a colleague asked
 prune_every = 64  # admissions between two prunings; the first after opening prunes
 
 principal_role, client_role = 0, 1
@@ -60,10 +68,10 @@ class SqlcipherLedger:
             if self._admitted(run, admission) is not None:
                 return admission
             counters = (
-                _counter(run, key.collection, principal_role, key.principal_tag),
-                _counter(run, key.collection, client_role, key.client_tag),
+                counter_of(run, key.collection, principal_role, key.principal_tag),
+                counter_of(run, key.collection, client_role, key.client_tag),
             )
-            _refuse_if_exhausted(run, counters, limits_of(allowance), now)
+            refuse_if_exhausted(run, counters, limits_of(allowance), now)
             run.execute(
                 "INSERT INTO queries (request, principal, client, query_tag, at_ms) VALUES (?, ?, ?, ?, ?)",
                 (request.bytes, *counters, query_tag, now),
@@ -89,21 +97,21 @@ class SqlcipherLedger:
             counters = self._admitted(run, admission)
             if counters is None:
                 raise Conflict("this query was not admitted", code="admission_unknown")
-            records = [_known_record(run, admission.key.collection, tag) for tag in tags]
-            usage = [_usage(run, counter, now) for counter in counters]
+            records = [known_record(run, admission.key.collection, tag) for tag in tags]
+            usage = [usage_of(run, counter, now) for counter in counters]
             standings = [
-                [_standing(run, record, counter, admission.query_tag, now) for counter in counters]
+                [standing_of(run, record, counter, admission.query_tag, now) for counter in counters]
                 for record in records
             ]
             wanted = [showing.scored for showing in shown]
             verdicts = judge(wanted, standings, limits, usage)
             for tag, record, verdict in zip(tags, records, verdicts, strict=True):
                 if verdict != "withheld":
-                    at = record if record is not None else _new_record(run, admission.key.collection, tag)
+                    at = record if record is not None else new_record(run, admission.key.collection, tag)
                     for counter in counters:
-                        _count(run, at, counter, admission.query_tag, now, scored=verdict == "scored")
-            used = _usage(run, counters[0], now)
-            queries = _queries(run, "principal", counters[0], now)
+                        count_shown(run, at, counter, admission.query_tag, now, scored=verdict == "scored")
+            used = usage_of(run, counters[0], now)
+            queries = queries_of(run, "principal", counters[0], now)
         return Charged(
             verdicts=verdicts,
             limited=any(verdict != ("scored" if w else "order") for verdict, w in zip(verdicts, wanted, strict=True)),
@@ -121,7 +129,7 @@ class SqlcipherLedger:
         _require_tags(*record_tags)
         with self._db.transaction() as run:
             for tag in record_tags:
-                record = _known_record(run, collection, tag)
+                record = known_record(run, collection, tag)
                 if record is not None:
                     run.execute("DELETE FROM exposures WHERE record = ?", (record,))
                     run.execute("UPDATE records SET tag = ? WHERE id = ?", (os.urandom(tag_bytes), record))
@@ -157,99 +165,3 @@ def _require_tags(*tags: bytes) -> None:
 
 def _left(limit: int | None, used: int) -> int | None:
     return None if limit is None else max(0, limit - used)
-
-
-def _counter(run: "Connection", collection: UUID, role: int, tag: bytes) -> int:
-    where = (collection.bytes, role, tag)
-    row = run.execute("SELECT id FROM counters WHERE collection = ? AND role = ? AND tag = ?", where).fetchone()
-    if row is not None:
-        return cast("int", row[0])
-    return cast("int", run.execute("INSERT INTO counters (collection, role, tag) VALUES (?, ?, ?)", where).lastrowid)
-
-
-def _known_record(run: "Connection", collection: UUID, tag: bytes) -> int | None:
-    row = run.execute("SELECT id FROM records WHERE collection = ? AND tag = ?", (collection.bytes, tag)).fetchone()
-    return None if row is None else cast("int", row[0])
-
-
-def _new_record(run: "Connection", collection: UUID, tag: bytes) -> int:
-    cursor = run.execute("INSERT INTO records (collection, tag) VALUES (?, ?)", (collection.bytes, tag))
-    return cast("int", cursor.lastrowid)
-
-
-def _usage(run: "Connection", counter: int, now: int) -> Usage:
-    day, month = run.execute(
-        "SELECT count(*) FILTER (WHERE shown_ms > ?), count(*) FROM seen WHERE counter = ? AND shown_ms > ?",
-        (now - day_ms, counter, now - month_ms),
-    ).fetchone()
-    return Usage(distinct_day=day, distinct_30_days=month)
-
-
-def _queries(run: "Connection", column: str, counter: int, now: int) -> int:
-    (count,) = run.execute(
-        f"SELECT count(*) FROM queries WHERE {column} = ? AND at_ms > ?", (counter, now - day_ms)
-    ).fetchone()
-    return cast("int", count)
-
-
-def _standing(run: "Connection", record: int | None, counter: int, query_tag: bytes, now: int) -> Standing:
-    """``record`` None: it was never shown to anyone."""
-    month = now - month_ms
-    seen = run.execute("SELECT shown_ms FROM seen WHERE record = ? AND counter = ?", (record, counter)).fetchone()
-    exposures, scored, repeat, repeat_scored = run.execute(
-        "SELECT count(*), count(*) FILTER (WHERE scored_ms > ?1), count(*) FILTER (WHERE query_tag = ?4),"
-        " count(*) FILTER (WHERE query_tag = ?4 AND scored_ms > ?1)"
-        " FROM exposures WHERE record = ?2 AND counter = ?3 AND shown_ms > ?1",
-        (month, record, counter, query_tag),
-    ).fetchone()
-    return Standing(
-        seen_day=seen is not None and seen[0] > now - day_ms,
-        seen_30_days=seen is not None and seen[0] > month,
-        exposures=exposures,
-        scored=scored,
-        repeat=repeat > 0,
-        repeat_scored=repeat_scored > 0,
-    )
-
-
-def _count(run: "Connection", record: int, counter: int, query_tag: bytes, now: int, *, scored: bool) -> None:
-    """Times only grow: with a clock that is set back, what was counted stays counted as long as it would have."""
-    run.execute(
-        "INSERT INTO seen (record, counter, shown_ms) VALUES (?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET shown_ms = max(shown_ms, excluded.shown_ms)",
-        (record, counter, now),
-    )
-    run.execute(
-        "INSERT INTO exposures (record, counter, query_tag, shown_ms, scored_ms) VALUES (?, ?, ?, ?, ?)"
-        " ON CONFLICT DO UPDATE SET shown_ms = max(shown_ms, excluded.shown_ms),"
-        " scored_ms = max(scored_ms, excluded.scored_ms)",
-        (record, counter, query_tag, now, now if scored else 0),
-    )
-
-
-def _refuse_if_exhausted(run: "Connection", counters: Sequence[int], limits: Sequence[Limits], now: int) -> None:
-    """Raise ``Exhausted`` for the budget that stays used up longest, so that nobody comes back in vain."""
-    worst: tuple[int, str] | None = None
-    for column, counter, limit in zip(("principal", "client"), counters, limits, strict=True):
-        usage = _usage(run, counter, now)
-        for budget, most, used, sql, window in (
-            ("queries_day", limit.queries_day, _queries(run, column, counter, now), _queries_sql[column], day_ms),
-            ("distinct_records_day", limit.distinct_day, usage.distinct_day, _seen_sql, day_ms),
-            ("distinct_records_30_days", limit.distinct_30_days, usage.distinct_30_days, _seen_sql, month_ms),
-        ):
-            if most is not None and used >= most:
-                (oldest,) = run.execute(sql, (counter, now - window, used - most)).fetchone()
-                worst = max(worst or (0, ""), (oldest + window - now, budget))
-    if worst is not None:
-        wait_s = math.ceil(worst[0] / 1000 / retry_step_s) * retry_step_s
-        raise Exhausted(
-            "a budget for this collection is used up", members={"retry_after_s": wait_s, "budget": worst[1]}
-        )
-
-
-# The entry with whose end the count falls below the limit.
-_seen_sql = "SELECT shown_ms FROM seen WHERE counter = ? AND shown_ms > ? ORDER BY shown_ms LIMIT 1 OFFSET ?"
-_queries_sql = {
-    column: f"SELECT at_ms FROM queries WHERE {column} = ? AND at_ms > ? ORDER BY at_ms LIMIT 1 OFFSET ?"
-    for column in ("principal", "client")
-}

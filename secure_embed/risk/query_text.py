@@ -1,4 +1,9 @@
-"""When are two queries the same query? Pure text rules; the keyed hash over the result is the caller's."""
+"""When are two queries the same query? When the encoder is given the same text: nothing less makes a repeat free.
+
+A looser rule would be a hole. If "Knee pain" and "KNEE pain" were one query to the ledger and two to a cased encoder,
+each of the 2^n spellings of n letters would be a free reading of the same record's vector. So the vault hands the
+*normalised* text to the encoder and to :func:`query_identity` alike, and nothing is folded here that a model may see.
+"""
 
 import struct
 import unicodedata
@@ -7,22 +12,21 @@ __all__ = ["normalise_query", "query_identity"]
 
 
 def normalise_query(text: str) -> str:
-    """NFKC, casefolded, runs of white space as one space, invisible format characters dropped.
+    """The text to encode and to count: NFKC (Unicode Annex 15), white space trimmed and each run made one space.
 
-    NFKC runs twice because casefolding can undo it (Unicode, section 3.13, the second NFKC of toNFKC_Casefold).
+    Idempotent. Case stays: see above. May be empty when ``text`` is only white space.
     """
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    visible = "".join(c for c in folded if unicodedata.category(c) != "Cf")
-    return " ".join(unicodedata.normalize("NFKC", visible).split())
+    return " ".join(unicodedata.normalize("NFKC", text).split())
 
 
-def query_identity(text: str, *, own_filter: str, data_version: int | None) -> bytes:
+def query_identity(normalised: str, *, own_filter: str, data_version: int | None) -> bytes:
     """The bytes whose keyed hash is the query tag; no two different queries give the same bytes.
 
-    ``own_filter``: the caller's own filter in canonical form, "" for none. ``data_version``: the collection's version
-    for a principal who may write, None for others: a writer who plants a record and repeats a query learns something
-    new from it, so for him the repeat counts.
+    ``normalised``: exactly what the encoder is given; it is not normalised again, so that a caller who forgets to
+    counts more and never less. ``own_filter``: the caller's own filter in canonical form, "" for none.
+    ``data_version``: the collection's version for a principal who may write, None for others: a writer who plants a
+    record and repeats a query learns something new from the order, so for him the repeat counts.
     """
-    parts = (normalise_query(text), own_filter, "" if data_version is None else str(data_version))
+    parts = (normalised, own_filter, "" if data_version is None else str(data_version))
     raw = [part.encode("utf-8", "surrogatepass") for part in parts]
     return b"secure_embed/query/v1\x00" + b"".join(struct.pack(">I", len(r)) + r for r in raw)
