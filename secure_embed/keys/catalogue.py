@@ -1,0 +1,51 @@
+"""Keys of the catalogue: what belongs to no single collection. Seals collection descriptors and erasure states, and
+hashes collection names and principals. Two keys from one secret by HKDF-SHA-256 (RFC 5869); docs/formats.md.
+"""
+
+from uuid import UUID
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from secure_embed.errors import Unavailable
+from secure_embed.keys.sealing import CatalogueValue, Place, key_bytes, open_bound, seal_bound
+from secure_embed.keys.tags import TagKind, tag
+
+__all__ = ["CatalogueKeys"]
+
+
+class CatalogueKeys:
+    """Made from the deployment secret ``catalogue`` (32 bytes). Safe to call from several threads."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._seal_key = _derive(secret, b"secure_embed/catalogue/seal/v1")
+        self._tag_key = _derive(secret, b"secure_embed/catalogue/tag/v1")
+        self._closed = False
+
+    def seal(self, value: CatalogueValue, uuid: UUID, plaintext: bytes) -> bytes:
+        """``uuid``: of the collection for a descriptor, of the erasure for its state."""
+        return seal_bound(self._usable(self._seal_key), plaintext, Place(uuid).other(value))
+
+    def open(self, value: CatalogueValue, uuid: UUID, sealed: bytes) -> bytes:
+        """Raises ``SealedValueUnreadable`` for a wrong, moved or damaged value."""
+        return open_bound(self._usable(self._seal_key), sealed, Place(uuid).other(value), where=value.name.lower())
+
+    def tag(self, kind: TagKind, *parts: str | bytes) -> bytes:
+        """32 bytes; kinds and their parts are in :class:`TagKind`."""
+        return tag(self._usable(self._tag_key), kind, *parts)
+
+    def close(self) -> None:
+        """Overwrite the keys, as far as CPython allows. Later calls raise ``Unavailable`` (``keys_closed``)."""
+        self._closed = True
+        for key in (self._seal_key, self._tag_key):
+            key[:] = bytes(len(key))
+
+    def _usable(self, key: bytearray) -> bytes:
+        copy = bytes(key)  # taken before the question: close() marks first, then wipes
+        if self._closed:
+            raise Unavailable("the catalogue's keys are closed", code="keys_closed")
+        return copy
+
+
+def _derive(secret: bytes, info: bytes) -> bytearray:
+    return bytearray(HKDF(algorithm=hashes.SHA256(), length=key_bytes, salt=None, info=info).derive(secret))

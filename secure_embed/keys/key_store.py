@@ -1,0 +1,170 @@
+"""The keys database: wrapped keys in one SQLCipher file. Implements ``KeyStore``; sees no key unwrapped.
+
+Every record key is wrapped by its collection's current key: ``put`` refuses another version, so no version is stored
+beside each key. Deleted keys: docs/decisions/0003-sqlcipher-settings.md says what is left of them and for how long.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlcipher3.dbapi2 import IntegrityError
+
+from secure_embed.errors import Conflict, NotFound
+from secure_embed.keys.database import SealedDatabase
+from secure_embed.keys.protocol import Shredded, WrappedCollection, WrappedKey
+from secure_embed.types import Action, Position, Ticket
+
+__all__ = ["SqlcipherKeyStore"]
+
+batch_rows = 10_000
+first_position = Position(0)
+
+_migrations = (
+    """
+    CREATE TABLE collections (
+        id INTEGER PRIMARY KEY,
+        uuid BLOB NOT NULL UNIQUE CHECK (length(uuid) = 16),
+        version INTEGER NOT NULL CHECK (version >= 1),
+        next_position INTEGER NOT NULL DEFAULT 0,
+        collection_key BLOB NOT NULL,
+        index_key BLOB NOT NULL CHECK (length(index_key) = 40),
+        lookup_key BLOB NOT NULL CHECK (length(lookup_key) = 40)
+    ) STRICT;
+    CREATE TABLE record_keys (
+        collection INTEGER NOT NULL REFERENCES collections (id),
+        position INTEGER NOT NULL CHECK (position >= 0),
+        wrapped BLOB NOT NULL CHECK (length(wrapped) = 40),
+        subject_tag BLOB CHECK (length(subject_tag) = 32),
+        PRIMARY KEY (collection, position)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX record_keys_of_subject ON record_keys (collection, subject_tag) WHERE subject_tag IS NOT NULL
+    """,
+)
+
+Row = tuple[Any, ...]  # what SQLite gives; each use names the columns it asked for
+
+
+class SqlcipherKeyStore:
+    """``KeyStore`` in one file. Safe to call from several threads; one process only."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        """``key``: 32 bytes. Raises what :class:`SealedDatabase` raises."""
+        self._database = SealedDatabase(path, key, migrations=_migrations)
+
+    def create_collection(self, wrapped: WrappedCollection) -> None:
+        sql = "INSERT INTO collections (uuid, version, collection_key, index_key, lookup_key) VALUES (?, ?, ?, ?, ?)"
+        keys = (wrapped.collection_key, wrapped.index_key, wrapped.lookup_key)
+        try:
+            with self._database.transaction() as run:
+                run.execute(sql, (wrapped.uuid.bytes, wrapped.version, *keys))
+        except IntegrityError:
+            raise Conflict("the collection has keys already", code="collection_exists") from None
+
+    def collection(self, uuid: UUID) -> WrappedCollection:
+        _, version, _, collection_key, index_key, lookup_key = self._row(uuid)
+        return WrappedCollection(
+            uuid=uuid, version=version, collection_key=collection_key, index_key=index_key, lookup_key=lookup_key
+        )
+
+    def put(self, uuid: UUID, keys: Sequence[WrappedKey]) -> None:
+        """Raises ``Conflict``: ``position_taken`` for a position that has or ever had a key, ``key_version_stale``
+        for keys wrapped by another version of the collection key than the stored one."""
+        if not keys:
+            return
+        with self._database.transaction() as run:
+            number, version, next_position, *_ = self._row(uuid)
+            if any(key.version != version for key in keys):
+                raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
+            positions = {key.position for key in keys}
+            if len(positions) != len(keys) or min(positions) < next_position:
+                raise Conflict("a position was used before", code="position_taken")
+            run.executemany(
+                "INSERT INTO record_keys (collection, position, wrapped, subject_tag) VALUES (?, ?, ?, ?)",
+                [(number, key.position, key.wrapped, key.subject_tag) for key in keys],
+            )
+            run.execute("UPDATE collections SET next_position = ? WHERE id = ?", (max(positions) + 1, number))
+
+    def wrapped(self, uuid: UUID, *, since: Position = first_position) -> Iterator[WrappedKey]:
+        """Read in batches of 10,000, each one consistent view: a writer in between is seen in part."""
+        sql = (
+            "SELECT k.position, c.version, k.subject_tag, k.wrapped FROM record_keys k JOIN collections c"
+            " ON c.id = k.collection WHERE c.uuid = ? AND k.position >= ? ORDER BY k.position LIMIT ?"
+        )
+        self._row(uuid)
+        start: int = since
+        while True:
+            batch: list[Row] = self._database.rows(sql, (uuid.bytes, start, batch_rows))
+            for position, version, subject_tag, wrapped in batch:
+                yield WrappedKey(position=position, version=version, subject_tag=subject_tag, wrapped=wrapped)
+            if len(batch) < batch_rows:
+                return
+            start = batch[-1][0] + 1
+
+    def next_position(self, uuid: UUID) -> Position:
+        return Position(self._row(uuid)[2])
+
+    def positions_of_subject(self, uuid: UUID, subject_tag: bytes) -> tuple[Position, ...]:
+        """Ascending."""
+        sql = "SELECT position FROM record_keys WHERE collection = ? AND subject_tag = ? ORDER BY position"
+        found: list[Row] = self._database.rows(sql, (self._row(uuid)[0], subject_tag))
+        return tuple(Position(position) for (position,) in found)
+
+    def shred(self, uuid: UUID, at: Sequence[Position], *, ticket: Ticket) -> Shredded:
+        ticket.require(Action.RECORD_ERASE)
+        sql = (
+            "DELETE FROM record_keys WHERE collection = ? AND position IN (SELECT value FROM json_each(?))"
+            " RETURNING position"
+        )
+        with self._database.transaction() as run:
+            number, version, *_ = self._row(uuid)
+            gone = [position for (position,) in run.execute(sql, (number, json.dumps([int(p) for p in at])))]
+        # Always, not only when something was deleted now: an earlier call may have stopped between the two.
+        self._database.empty_write_ahead_log()
+        return Shredded(positions=tuple(sorted(gone)), key_version=version, version_destroyed=False)
+
+    def replace_version(self, new: WrappedCollection, keys: Sequence[WrappedKey]) -> None:
+        """The rows are overwritten in place, then the write-ahead log is emptied: the old version is in neither."""
+        with self._database.transaction() as run:
+            number, version, *_ = self._row(new.uuid)
+            stored: list[Row] = self._database.rows(
+                "SELECT position FROM record_keys WHERE collection = ? ORDER BY position", (number,)
+            )
+            if new.version != version + 1 or any(key.version != new.version for key in keys):
+                raise Conflict("the collection's key has another version", code="key_version_stale")
+            if sorted(key.position for key in keys) != [position for (position,) in stored]:
+                raise Conflict("the collection's records changed meanwhile", code="record_keys_changed")
+            run.executemany(
+                "UPDATE record_keys SET wrapped = ? WHERE collection = ? AND position = ?",
+                [(key.wrapped, number, key.position) for key in keys],
+            )
+            run.execute(
+                "UPDATE collections SET version = ?, collection_key = ?, index_key = ?, lookup_key = ? WHERE id = ?",
+                (new.version, new.collection_key, new.index_key, new.lookup_key, number),
+            )
+        self._database.empty_write_ahead_log()
+
+    def drop_collection(self, uuid: UUID, *, ticket: Ticket) -> None:
+        """Idempotent."""
+        ticket.require(Action.RECORD_ERASE)
+        with self._database.transaction() as run:
+            run.execute(
+                "DELETE FROM record_keys WHERE collection = (SELECT id FROM collections WHERE uuid = ?)", (uuid.bytes,)
+            )
+            run.execute("DELETE FROM collections WHERE uuid = ?", (uuid.bytes,))
+        self._database.empty_write_ahead_log()
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _row(self, uuid: UUID) -> Row:
+        """id, version, next_position, collection_key, index_key, lookup_key. Raises ``NotFound``."""
+        rows: list[Row] = self._database.rows(
+            "SELECT id, version, next_position, collection_key, index_key, lookup_key FROM collections WHERE uuid = ?",
+            (uuid.bytes,),
+        )
+        if not rows:
+            raise NotFound("the collection has no keys", code="collection_not_found")
+        return rows[0]

@@ -1,0 +1,86 @@
+"""Sealed values: AES-256-GCM with algorithm and key version in front, bound to their place. Format: docs/formats.md.
+
+No key is stored or chosen here, and nothing is written. Source: NIST SP 800-38D (GCM).
+"""
+
+import os
+import struct
+from enum import IntEnum
+from uuid import UUID
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from secure_embed.errors import SealedValueUnreadable
+from secure_embed.types import Field
+
+__all__ = ["CatalogueValue", "IndexValue", "Place", "open_bound", "seal_bound", "sealed_overhead_bytes", "vector_bytes"]
+
+HEADER = b"\x01\x00\x00\x00\x01"  # AES-256-GCM, first generation of the sealing key
+nonce_bytes = 12
+prefix_bytes = len(HEADER) + nonce_bytes
+tag_bytes = 16
+sealed_overhead_bytes = prefix_bytes + tag_bytes
+key_bytes = 32
+
+NO_SPACE = bytes(32)
+NO_POSITION = -1
+FIELD_NUMBERS: dict[Field, int] = {Field.VECTOR: 1, Field.TEXT: 2, Field.META: 3}
+SPACE_BOUND = frozenset({Field.VECTOR})
+
+_start = b"secure_embed/seal/v1" + HEADER
+_additional = struct.Struct(f">{len(_start)}s16sqB32s")  # 82 bytes
+
+
+class IndexValue(IntEnum):
+    """Sealed under a collection's index key."""
+
+    CODEBOOK = 16
+
+
+class CatalogueValue(IntEnum):
+    """Sealed under the deployment's catalogue key."""
+
+    DESCRIPTOR = 32
+    ERASURE = 33
+
+
+class Place:
+    """Makes the additional data (82 bytes) for one collection, or for the erasure that ``uuid`` names."""
+
+    __slots__ = ("_uuid",)
+
+    def __init__(self, uuid: UUID) -> None:
+        self._uuid = uuid.bytes
+
+    def record(self, position: int, field: Field, space_digest: bytes) -> bytes:
+        """``space_digest`` (32 bytes) counts for the fields that depend on an embedding space, and only there."""
+        space = space_digest if field in SPACE_BOUND else NO_SPACE
+        if len(space) != len(NO_SPACE):
+            # struct pads a short one and cuts a long one: two places would become one.
+            raise ValueError("the digest of an embedding space has 32 bytes")
+        return _additional.pack(_start, self._uuid, position, FIELD_NUMBERS[field], space)
+
+    def other(self, value: IndexValue | CatalogueValue) -> bytes:
+        return _additional.pack(_start, self._uuid, NO_POSITION, value, NO_SPACE)
+
+
+def seal_bound(key: bytes | bytearray, plaintext: bytes, additional: bytes) -> bytes:
+    """Seal under ``key`` (32 bytes). ``additional`` must hold the header; :class:`Place` sees to it for values."""
+    nonce = os.urandom(nonce_bytes)
+    return b"".join((HEADER, nonce, AESGCM(key).encrypt(nonce, plaintext, additional)))
+
+
+def open_bound(key: bytes | bytearray, sealed: bytes, additional: bytes, *, where: str) -> bytes:
+    """Open what :func:`seal_bound` gave. Raises ``SealedValueUnreadable`` naming ``where``, whatever is wrong."""
+    if len(sealed) < sealed_overhead_bytes or not sealed.startswith(HEADER):
+        raise SealedValueUnreadable(where)
+    try:
+        return AESGCM(key).decrypt(sealed[len(HEADER) : prefix_bytes], sealed[prefix_bytes:], additional)
+    except InvalidTag:
+        raise SealedValueUnreadable(where) from None
+
+
+def vector_bytes(dimension: int) -> int:
+    """Length of a sealed vector's plaintext: binary16, little endian."""
+    return 2 * dimension

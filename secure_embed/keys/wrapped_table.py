@@ -1,0 +1,78 @@
+"""The wrapped record keys of one collection in memory, by position: 41 bytes a record, erased ones included.
+
+Nothing is unwrapped here. One writer at a time (its owner's lock); readers take no lock and see every row whole or
+absent: a row is written before it is marked present, and marked absent before it is overwritten.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from secure_embed.errors import IntegrityFailure
+from secure_embed.keys.protocol import WrappedKey
+from secure_embed.types import Positions
+
+__all__ = ["WrappedTable"]
+
+wrapped_bytes = 40
+capacity_min = 1_024
+
+
+class WrappedTable:
+    """``rows``: (capacity, 40) uint8; ``present``: (capacity,) bool."""
+
+    __slots__ = ("_present", "_rows")
+
+    def __init__(self, capacity: int) -> None:
+        self._rows = np.zeros((max(capacity, capacity_min), wrapped_bytes), dtype=np.uint8)
+        self._present = np.zeros(len(self._rows), dtype=np.bool_)
+
+    @property
+    def count(self) -> int:
+        return int(np.count_nonzero(self._present))
+
+    def has(self, position: int) -> bool:
+        return 0 <= position < len(self._present) and bool(self._present[position])
+
+    def holding(self, keys: Iterable[WrappedKey]) -> "WrappedTable":
+        """Add the keys and return the table that has them: this one, or a larger copy."""
+        added = list(keys)
+        if not added:
+            return self
+        table = self._at_least(max(key.position for key in added) + 1)
+        joined = b"".join(key.wrapped for key in added)
+        if len(joined) != wrapped_bytes * len(added):
+            raise IntegrityFailure("a wrapped record key has another length", code="key_store_invalid")
+        at = np.fromiter((key.position for key in added), dtype=np.int64, count=len(added))
+        table._rows[at] = np.frombuffer(joined, dtype=np.uint8).reshape(-1, wrapped_bytes)
+        table._present[at] = True
+        return table
+
+    def drop(self, at: Positions) -> None:
+        """``at``: (n,) int64. Positions that are not here are passed over."""
+        known = at[(at >= 0) & (at < len(self._present))]
+        self._present[known] = False
+        self._rows[known] = 0
+
+    def take(self, at: Positions) -> tuple[bytes, npt.NDArray[np.bool_]]:
+        """``at``: (n,) int64. n times 40 bytes in a row, and (n,) bool saying which of them are keys."""
+        inside = (at >= 0) & (at < len(self._present))
+        bounded = np.where(inside, at, 0)
+        # Asked before and after the copy: a row that was written or overwritten under it counts as absent.
+        before = self._present[bounded]
+        rows = self._rows[bounded].tobytes()
+        return rows, inside & before & self._present[bounded]
+
+    def wipe(self) -> None:
+        self._present[:] = False
+        self._rows[:] = 0
+
+    def _at_least(self, capacity: int) -> "WrappedTable":
+        have = len(self._present)
+        if capacity <= have:
+            return self
+        larger = WrappedTable(max(capacity, have + have // 2))
+        larger._rows[:have] = self._rows
+        larger._present[:have] = self._present
+        return larger
