@@ -305,6 +305,8 @@ class CollectionKeys:
 
 
 def _unwrap(key: bytes, wrapped: bytes, *, where: str) -> bytes:
+    if len(wrapped) != wrapped_bytes:  # RFC 3394 knows other lengths; our keys all have 32 bytes
+        raise SealedValueUnreadable(where)
     try:
         return aes_key_unwrap(key, wrapped)
     except InvalidUnwrap:

@@ -35,8 +35,10 @@ class SealedDatabase:
             raise ConfigurationError("a database key has 32 bytes", code="database_key_invalid")
         self._name = path.name
         self._lock = RLock()
+        self._closed = False
         # Created here so that the file never exists with wider permissions, whatever the umask.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        _make_durable(path.parent)
         self._connection = sqlcipher.connect(str(path), isolation_level=None, check_same_thread=False)
         try:
             with self._faults():
@@ -48,12 +50,18 @@ class SealedDatabase:
 
     def _configure(self, key: bytes) -> None:
         run = self._connection.execute
+        if not run("PRAGMA cipher_version").fetchall():  # plain SQLite would take the key and encrypt nothing
+            raise ConfigurationError("this SQLite has no SQLCipher", code="sqlcipher_missing")
         run(f"PRAGMA key = \"x'{key.hex()}'\"")
+        run("PRAGMA cipher_compatibility = 4")  # pinned: a later SQLCipher must find the file as it was written
         run("SELECT count(*) FROM sqlite_master").fetchone()  # a wrong key shows itself at the first read
         run(f"PRAGMA busy_timeout = {busy_timeout_ms}")
-        run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
-        run("PRAGMA secure_delete = ON")  # off in the wheel: deleted keys would stay in free pages
+        journal = run("PRAGMA journal_mode = WAL").fetchone()
+        # Off in the wheel: deleted keys would stay in free pages.
+        deletes = run("PRAGMA secure_delete = ON").fetchone()
+        if (journal, deletes) != (("wal",), (1,)):  # a refused PRAGMA is no error to SQLite
+            raise ConfigurationError(f"{self._name} cannot be opened safely", code="database_settings_refused")
         run("PRAGMA temp_store = MEMORY")
         run("PRAGMA foreign_keys = ON")
         run("PRAGMA trusted_schema = OFF")
@@ -80,6 +88,10 @@ class SealedDatabase:
                 raise Unavailable("the storage is read-only", code="storage_read_only", http_status=507) from None
             raise Unavailable(f"{self._name} cannot be used now", code="storage_unavailable") from None
         except sqlcipher.IntegrityError:
+            raise
+        except sqlcipher.ProgrammingError:
+            if self._closed:
+                raise Unavailable(f"{self._name} is closed", code="storage_unavailable") from None
             raise
         except sqlcipher.DatabaseError:
             raise IntegrityFailure(
@@ -115,5 +127,16 @@ class SealedDatabase:
                 raise Unavailable(f"{self._name} is busy", code="storage_unavailable")
 
     def close(self) -> None:
+        """Idempotent. Later calls raise ``Unavailable`` (``storage_unavailable``)."""
         with self._lock:
+            self._closed = True
             self._connection.close()
+
+
+def _make_durable(folder: Path) -> None:
+    """The new file's name survives a power cut: SQLite does not see to it for a file that exists already."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
