@@ -1,1 +1,36 @@
-"""index/: see its protocol."""
+"""index/: codes in memory, exact scores from sealed vectors. See ``protocol`` for its door.
+
+What may not be in here: keys, sealed bytes, SQL, or a record's text. FAISS loads with the first shard, not before.
+"""
+
+from secure_embed.index.codebook import Codebook, lists_for, sample_for, should_retrain
+from secure_embed.index.protocol import (
+    Added,
+    Candidates,
+    Erased,
+    Forgotten,
+    OpenVectors,
+    Scored,
+    Selection,
+    Shard,
+)
+from secure_embed.index.shard import Footprint, RabitqShard, exhaustive_max, openings_max
+
+__all__ = [
+    "Added",
+    "Candidates",
+    "Codebook",
+    "Erased",
+    "Footprint",
+    "Forgotten",
+    "OpenVectors",
+    "RabitqShard",
+    "Scored",
+    "Selection",
+    "Shard",
+    "exhaustive_max",
+    "lists_for",
+    "openings_max",
+    "sample_for",
+    "should_retrain",
+]

@@ -1,0 +1,185 @@
+"""RaBitQ codes in FAISS' inverted lists: the only module that searches with FAISS. Loaded when a shard is built.
+
+FAISS aborts, or reads past an array, for a wrong type, shape or number, so everything that reaches it is checked here
+or made here. Its own ``add`` and ``remove_ids`` are not used, since both leave codes behind: ``add`` grows a list by
+copying it and frees the old memory as it is, ``remove_ids`` moves the last entry and leaves it where it was. Here a
+list is overwritten before it moves, and what is cut off its end is overwritten at once.
+
+Not locked: the shard's lock covers it. What is here is lossy, not secret: a code tells much about its vector.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from secure_embed.index._growing import GrowingArray
+from secure_embed.index._invariant import invariant
+from secure_embed.index.codebook import Codebook
+
+__all__ = ["CodeLists", "EncodedBatch"]
+
+Codes = npt.NDArray[np.uint8]
+Numbers = npt.NDArray[np.int64]
+
+query_bits = 8  # of the query's own rounding; FAISS' default of 4 finds 0.4 to 0.6 points less on hard data
+lists_probed_min = 16
+lists_probed_share = 8  # an eighth of the lists where every record may answer
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One FAISS thread for one query. The number belongs to the calling thread, and others (torch) read it too."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+class EncodedBatch:
+    """Codes on their way into the lists; :meth:`wipe` when they are there."""
+
+    def __init__(self, codes: Codes, lists: Numbers) -> None:
+        self.codes = codes  # (n, code_bytes) uint8
+        self.lists = lists  # (n,) int64
+
+    def wipe(self) -> None:
+        self.codes.fill(0)
+        self.lists.fill(0)
+
+
+class CodeLists:
+    def __init__(self, codebook: Codebook) -> None:
+        self._quantizer = faiss.IndexFlatL2(codebook.dimension)
+        self._quantizer.add(np.array(codebook.centroids))
+        # Unit vectors: |a - b|^2 = 2 - 2 cos, so the order by L2 is the order by cosine.
+        self._index = faiss.IndexIVFRaBitQ(
+            self._quantizer, codebook.dimension, codebook.lists, faiss.METRIC_L2, True, codebook.bits
+        )
+        self._index.is_trained = True  # the codebook holds all there is to train
+        self._memory = _array_lists(self._index.invlists)
+        self._lists = codebook.lists
+        self._capacity = np.zeros(codebook.lists, np.int64)  # entries that a list's memory holds
+        self._list_of_slot = GrowingArray(np.int32)
+        self.code_bytes = int(self._index.code_size)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Codes and ids with their spare room, and where each lies."""
+        return int(self._capacity.sum()) * (self.code_bytes + 8) + self._list_of_slot.memory_bytes
+
+    def encode(self, turned: npt.NDArray[np.float32]) -> EncodedBatch:
+        """(n, d) float32, C-contiguous, turned -> their codes. Reads only what never changes, so it needs no lock."""
+        count = len(turned)
+        invariant(turned.dtype == np.float32 and turned.flags.c_contiguous and turned.shape == (count, self._index.d))
+        with _one_thread():
+            _, nearest = self._quantizer.search(turned, 1)
+            lists = np.ascontiguousarray(nearest[:, 0], dtype=np.int64)
+            codes = np.zeros((count, self.code_bytes), np.uint8)
+            self._index.encode_vectors(
+                count, faiss.swig_ptr(turned), faiss.swig_ptr(lists), faiss.swig_ptr(codes), False
+            )
+        return EncodedBatch(codes, lists)
+
+    def add(self, batch: EncodedBatch, slots: Numbers) -> None:
+        """Put the codes at the ends of their lists; ``slots`` continue where the last batch ended."""
+        invariant(len(slots) == len(batch.codes) and slots[0] == len(self._list_of_slot))
+        for number in np.unique(batch.lists):
+            here = np.flatnonzero(batch.lists == number)
+            codes, ids = batch.codes[here], slots[here]
+            self._make_room(int(number), len(here))
+            self._memory.add_entries(int(number), len(here), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+            codes.fill(0)
+        self._index.ntotal += len(slots)
+        self._list_of_slot.extend(batch.lists)
+
+    def remove(self, slots: Numbers) -> None:
+        """Overwrite and take out; every slot must be there."""
+        for slot in slots.tolist():
+            number = int(self._list_of_slot.values[slot])
+            size = self._memory.list_size(number)
+            codes, ids = self._views(number, size)
+            (at,) = np.flatnonzero(ids == slot)
+            codes[at], ids[at] = codes[-1], ids[-1]
+            codes[-1], ids[-1] = 0, -1
+            self._memory.resize(number, size - 1)
+            self._index.ntotal -= 1
+
+    def wipe(self) -> None:
+        """Overwrite every list and empty it."""
+        for number in range(self._lists):
+            if self._capacity[number]:
+                codes, ids = self._views(number, int(self._capacity[number]))
+                codes.fill(0)
+                ids.fill(-1)
+                self._memory.resize(number, 0)
+        self._index.ntotal = 0
+
+    def search(
+        self, turned: npt.NDArray[np.float32], wanted: int, *, bitmap: Codes | None, share: float
+    ) -> tuple[Numbers, npt.NDArray[np.float32]]:
+        """Slots (n,) int64 and estimated cosines (n,) float32, best first; n is at most ``wanted``.
+
+        ``bitmap``: the slots that may answer; None: all. ``share``: which part of the records that is. The narrower
+        the filter, the more lists are looked into; all of them when the first look finds fewer than ``wanted``.
+        """
+        if self._index.ntotal == 0:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        wanted = min(wanted, int(self._index.ntotal))
+        probed = max(lists_probed_min, -(-self._lists // lists_probed_share)) / max(share, 1e-9)
+        with _one_thread():
+            for lists in _looks(probed, self._lists):
+                distances, slots = self._search_lists(turned, wanted, bitmap, lists)
+                found = slots >= 0  # FAISS pads with -1
+                if found.sum() == wanted:
+                    break
+        return slots[found], (1 - distances[found] / 2).astype(np.float32)
+
+    def _search_lists(
+        self, turned: npt.NDArray[np.float32], wanted: int, bitmap: Codes | None, lists: int
+    ) -> tuple[npt.NDArray[np.float32], Numbers]:
+        options: dict[str, Any] = {"nprobe": lists, "qb": query_bits}
+        if bitmap is not None:
+            options["sel"] = faiss.IDSelectorBitmap(bitmap)  # type: ignore[arg-type, call-arg]  # FAISS' stub knows the C++ form only
+        distances, slots = self._index.search(turned, wanted, params=faiss.IVFRaBitQSearchParameters(**options))
+        return distances[0], slots[0]
+
+    def _views(self, number: int, entries: int) -> tuple[Codes, Numbers]:
+        """A list's first ``entries`` codes and ids, as FAISS' own memory; stale after the next change of size."""
+        invariant(0 < entries <= int(self._capacity[number]))
+        codes = faiss.rev_swig_ptr(self._memory.get_codes(number), entries * self.code_bytes)
+        ids = faiss.rev_swig_ptr(self._memory.get_ids(number), entries)
+        return codes.reshape(entries, self.code_bytes), ids
+
+    def _make_room(self, number: int, more: int) -> None:
+        """Grow a list's memory so that appending does not move it; what it moves from is overwritten first."""
+        size, capacity = int(self._memory.list_size(number)), int(self._capacity[number])
+        if size + more <= capacity:
+            return
+        larger = max(size + more, capacity * 3 // 2)
+        kept: Codes | None = None
+        if size:
+            codes, _ = self._views(number, size)
+            kept = codes.copy()
+            codes.fill(0)
+        self._memory.resize(number, larger)
+        self._capacity[number] = larger
+        if kept is not None:
+            codes, _ = self._views(number, size)
+            codes[:] = kept
+            kept.fill(0)
+        self._memory.resize(number, size)
+
+
+def _array_lists(lists: Any) -> Any:
+    return faiss.downcast_InvertedLists(lists)
+
+
+def _looks(probed: float, lists: int) -> Sequence[int]:
+    first = int(min(np.ceil(probed), lists))
+    return (first,) if first == lists else (first, lists)
