@@ -76,13 +76,13 @@ def _seconds(claims: Mapping[str, Any], name: str) -> float:
 
 def _identifier(claims: Mapping[str, Any], name: str) -> str:
     value = claims.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= identifier_chars_max or not _is_unicode(value):
+    if not isinstance(value, str) or not 0 < len(value) <= identifier_chars_max or not _is_plain(value):
         raise _refuse_claim()
     return value
 
 
 def _words(value: object, count_max: int) -> frozenset[str]:
-    if not isinstance(value, str) or not _is_unicode(value):
+    if not isinstance(value, str) or not _is_plain(value):
         raise _refuse_claim()
     words = value.split()
     if len(words) > count_max:
@@ -94,7 +94,7 @@ def _purposes(value: object) -> frozenset[str]:
     """A list of strings, or one string with spaces between them."""
     if isinstance(value, str):
         return _words(value, purposes_max)
-    if not isinstance(value, list) or not all(isinstance(v, str) and _is_unicode(v) for v in value):
+    if not isinstance(value, list) or not all(isinstance(v, str) and _is_plain(v) for v in value):
         raise _refuse_claim()
     if len(value) > purposes_max:
         raise _refuse_claim()
@@ -110,7 +110,7 @@ def _attributes(claims: Mapping[str, Any], profile: IssuerProfile) -> dict[str, 
         value: AttributeValue = claims[claim]
         if type(value) is not _PYTHON_TYPES[profile.attribute_types[attribute]]:  # bool is an int: the exact type
             raise _refuse_claim()
-        if isinstance(value, str) and (len(value) > identifier_chars_max or not _is_unicode(value)):
+        if isinstance(value, str) and (len(value) > identifier_chars_max or not _is_plain(value)):
             raise _refuse_claim()
         if isinstance(value, int) and not -(2**63) <= value < 2**63:
             raise _refuse_claim()
@@ -118,6 +118,6 @@ def _attributes(claims: Mapping[str, Any], profile: IssuerProfile) -> dict[str, 
     return attributes
 
 
-def _is_unicode(value: str) -> bool:
-    """JSON can escape a lone surrogate; it is not Unicode text, and no log could carry it."""
-    return value.isprintable() and not any("\ud800" <= c <= "\udfff" for c in value)
+def _is_plain(value: str) -> bool:
+    """No control characters, and no lone surrogates, which JSON can escape and no log can carry."""
+    return value.isprintable()

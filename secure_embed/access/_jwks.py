@@ -24,6 +24,7 @@ ttl_s = 300.0
 retry_s = 5.0  # unknown key ids and failures ask the source at most this often
 stale_s_max = 3_600.0  # how long an outage of the issuer is bridged with the last keys
 timeout_s = 5.0
+wait_s_max = 10.0  # for a fetch that another thread has begun
 jwks_bytes_max = 64 * 1024
 keys_max = 64
 kid_chars_max = 256
@@ -62,8 +63,8 @@ class JwksCache:
         snapshot = self._snapshot
         if self._is_due(snapshot, kid):
             # Who can go on with the keys there are does not wait for a slow issuer; who cannot, waits.
-            can_wait = snapshot is None or kid not in snapshot.keys or not self._is_usable(snapshot)
-            if self._fetching.acquire(blocking=can_wait):
+            must_wait = snapshot is None or kid not in snapshot.keys or not self._is_usable(snapshot)
+            if self._fetching.acquire(timeout=wait_s_max if must_wait else 0):
                 try:
                     if self._is_due(self._snapshot, kid):
                         self._refresh()

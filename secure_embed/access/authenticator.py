@@ -27,7 +27,7 @@ __all__ = ["REALM", "Authenticator"]
 
 REALM = "secure_embed"
 token_chars_max = 8 * 1024
-header_bytes_max = 4 * 1024  # joserfc's default of 512 refuses headers with a certificate chain
+header_bytes_max = 4 * 1024
 
 _BEARER = re.compile(r"bearer +([A-Za-z0-9_.~+/-]+=*) *\Z", re.IGNORECASE)  # RFC 6750 section 2.1
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\Z")
@@ -158,10 +158,8 @@ def _verify_signature(token: str, key: "Key", algorithm: str) -> None:
     from joserfc import jws
     from joserfc.errors import JoseError
 
-    class Registry(jws.JWSRegistry):
-        max_header_length = header_bytes_max * 4 // 3 + 4
-
-    registry = Registry(algorithms=[algorithm], strict_check_header=False)  # RFC 7515 section 4: unknown is ignored
+    registry = jws.JWSRegistry(algorithms=[algorithm], strict_check_header=False)  # RFC 7515 section 4: ignore unknown
+    registry.max_header_length = token_chars_max  # _parts_of has bounded it; joserfc's own 512 refuse long chains
     declared = key.get("alg")
     try:
         if declared is not None and declared != algorithm:
