@@ -94,6 +94,8 @@ def _findings(written: dict[str, Any]) -> Iterator[str]:
     """What Cedar's own validation does not ask for: annotations, and that row filters can follow every policy."""
     if written["templates"] or written["templateLinks"]:
         yield "templates are not supported"
+    if not written["staticPolicies"]:
+        yield "there is no policy"
     ids: set[str] = set()
     for place, policy in written["staticPolicies"].items():
         notes = policy.get("annotations", {})

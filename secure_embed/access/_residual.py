@@ -126,11 +126,15 @@ class Translator:
         return value
 
     def _set(self, node: Json) -> tuple[AttributeValue, ...]:
-        if "Set" in node:
-            return tuple(self._scalar(member) for member in node["Set"])
-        if not isinstance(node.get("Value"), list):
+        """Sorted, since Cedar keeps no order in a set and equal decisions should look equal in the log."""
+        members = node["Set"] if "Set" in node else [{"Value": value} for value in self._list(node)]
+        return tuple(sorted(map(self._scalar, members), key=lambda value: (type(value).__name__, value)))
+
+    def _list(self, node: Json) -> list[Any]:
+        value = node.get("Value")
+        if not isinstance(value, list):
             raise Untranslatable
-        return tuple(self._scalar({"Value": member}) for member in node["Value"])
+        return value
 
 
 class _Rehearsal(Translator):
