@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Head", "LogStorage"]
+__all__ = ["Head", "LogReader", "LogStorage"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,18 +14,37 @@ class Head:
     checkpoint: str  # the signed note (C2SP signed-note, tlog-checkpoint); empty at size 0
 
 
-class LogStorage(Protocol):
-    """Append-only. One writer; a second one on the same log raises ``ConfigurationError`` (``log_in_use``)."""
+class LogReader(Protocol):
+    """What a log holds. Entries and leaf hashes raise ``NotFound`` (``entry_not_found``) past the head's size."""
 
     def head(self) -> Head: ...
+
+    def entries(self, start: int, count: int) -> Sequence[bytes]: ...
+
+    def leaf_hashes(self, start: int, count: int) -> Sequence[bytes]: ...
+
+
+class LogStorage(LogReader, Protocol):
+    """Append-only. One writer; a second one on the same log raises ``ConfigurationError`` (``log_in_use``)."""
 
     def commit(self, old: Head, entries: Sequence[bytes], new: Head) -> None:
         """Compare and swap: entries, then head, durable on return. Raises ``AuditUnavailable`` on any fault of the
         medium (a failed fsync is final: the driver refuses every later commit) and ``Conflict`` on another head."""
         ...
 
-    def entries(self, start: int, count: int) -> Sequence[bytes]: ...
+    @property
+    def torn_bytes(self) -> int:
+        """How many bytes of a write that was never acknowledged were dropped when the log was opened."""
+        ...
 
-    def leaf_hashes(self, start: int, count: int) -> Sequence[bytes]: ...
+    def settle(self) -> None:
+        """What a commit leaves to be done after its callers were answered. Raises as :meth:`commit`."""
+        ...
 
-    def close(self) -> None: ...
+    def publish(self) -> None:
+        """Bring the form that foreign tools read up to the head; durable on return. Raises as :meth:`commit`."""
+        ...
+
+    def close(self) -> None:
+        """Publish, where nothing has failed, and let go of the log."""
+        ...

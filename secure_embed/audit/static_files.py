@@ -1,0 +1,84 @@
+"""The log as plain files: a C2SP static log (``checkpoint``, ``tile/...``) that foreign tools read.
+
+Knows files, names and durability; no tree, no key. A file appears whole or not at all (written aside, then renamed), and
+the checkpoint last, after everything it speaks of is durable.
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from secure_embed.errors import IntegrityFailure
+
+__all__ = ["StaticFiles"]
+
+checkpoint_name = "checkpoint"
+
+
+class StaticFiles:
+    """Raises ``OSError`` when it cannot write: its owner decides what that ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._unsynced: set[str] = set()
+
+    def read_checkpoint(self) -> str | None:
+        try:
+            return (self._folder / checkpoint_name).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        except (OSError, UnicodeDecodeError):
+            raise IntegrityFailure("the log's checkpoint cannot be read", code="log_damaged") from None
+
+    def read(self, path: str) -> bytes:
+        try:
+            return (self._folder / path).read_bytes()
+        except OSError:
+            raise IntegrityFailure("a file of the log cannot be read", code="log_damaged") from None
+
+    def write(self, path: str, data: bytes) -> None:
+        """Durable only after :meth:`sync`."""
+        target = self._folder / path
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        aside = target.with_name(target.name + ".new")
+        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(fd, "wb") as file:
+            file.write(data)
+        aside.replace(target)
+        self._unsynced.add(path)
+
+    def sync(self) -> None:
+        """Make everything written so far durable: the files, then the folders that name them."""
+        folders = {self._folder}
+        for path in self._unsynced:
+            _sync(self._folder / path)
+            folders.update(self._folder / parent for parent in Path(path).parents)
+        for folder in sorted(folders, key=lambda f: len(f.parts), reverse=True):
+            _sync(folder)
+        self._unsynced.clear()
+
+    def put_checkpoint(self, note: str) -> None:
+        """Durable on return, with everything written before it."""
+        self.sync()
+        self.write(checkpoint_name, note.encode())
+        self.sync()
+
+    def drop(self, paths: Iterable[str]) -> None:
+        """Delete partial tiles and bundles whose place wider ones have taken."""
+        for path in paths:
+            (self._folder / path).unlink(missing_ok=True)
+            with suppress(OSError):  # another width is still there
+                (self._folder / path).parent.rmdir()
+
+    def partials(self) -> set[str]:
+        """Every partial tile and bundle that is there: after a crash, not all of them need be current."""
+        return {str(p.relative_to(self._folder)) for p in (self._folder / "tile").rglob("*.p/*")}
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
