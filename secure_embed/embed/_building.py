@@ -38,7 +38,7 @@ def build_encoder(
         trust_remote_code=False,
         weights_only=True,
         use_safetensors=any(path.endswith(".safetensors") for path in manifest.files),
-        attn_implementation="sdpa",  # named here, because a config.json could name a kernel on a hub
+        attn_implementation="sdpa",
         dtype=_DTYPES[dtype],
         output_loading_info=True,
     )

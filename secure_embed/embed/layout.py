@@ -17,6 +17,9 @@ from secure_embed.errors import ConfigurationError
 __all__ = ["Layout", "ensure_layout", "measure_manifest", "read_layout"]
 
 _KINDS = ("Transformer", "Pooling", "Normalize")
+_ARCHITECTURES = ("bert", "xlm-roberta")  # those that the tests here cover
+# transformers follows a kernel named in config.json (to a hub, and runs it) even where the caller names another.
+_CODE_MEMBERS = ("attn_implementation", "auto_map", "quantization_config")
 _POOLINGS = {"pooling_mode_cls_token": "cls", "pooling_mode_mean_tokens": "mean"}  # before sentence-transformers 5
 _REQUIRED = ("config.json", "modules.json", "1_Pooling/config.json", "sentence_bert_config.json", "tokenizer.json")
 _OPTIONAL = (
@@ -44,7 +47,7 @@ class Layout:
 
 
 def read_layout(folder: Path) -> Layout:
-    """Raises ``ConfigurationError`` (``model_unsupported``) for modules, pooling or lower-casing that are not built."""
+    """Raises ``ConfigurationError`` (``model_unsupported``) for what is not built, and for what names code."""
     modules = _json(folder, "modules.json", list)
     kinds = [str(m.get("type", "")).rpartition(".")[2] if isinstance(m, dict) else "" for m in modules]
     if tuple(kinds) not in (_KINDS, _KINDS[:2]):
@@ -53,12 +56,16 @@ def read_layout(folder: Path) -> Layout:
     modes = [mode for key, mode in _POOLINGS.items() if pooling.get(key)]
     modes += ["other" for key in pooling if key.startswith("pooling_mode_") and key not in _POOLINGS and pooling[key]]
     mode = pooling.get("pooling_mode", modes[0] if len(modes) == 1 else None)
-    if mode not in ("mean", "cls"):
+    if mode not in ("mean", "cls") or not pooling.get("include_prompt", True):
         raise _unsupported("its pooling is neither mean nor CLS")
     sentence = _json(folder, "sentence_bert_config.json", dict)
     if sentence.get("do_lower_case"):
         raise _unsupported("it lower-cases outside its tokenizer")
     config = _json(folder, "config.json", dict)
+    if config.get("model_type") not in _ARCHITECTURES:
+        raise _unsupported("its architecture is neither BERT nor XLM-RoBERTa")
+    if any(member in key for key in config for member in _CODE_MEMBERS):
+        raise _unsupported("its config.json asks for code")
     dimension, positions = config.get("hidden_size"), config.get("max_position_embeddings")
     tokens_max = sentence.get("max_seq_length") or _json(folder, "tokenizer_config.json", dict).get("model_max_length")
     if not all(isinstance(n, int) for n in (dimension, positions, tokens_max)) or tokens_max > positions:
