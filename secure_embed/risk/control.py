@@ -76,3 +76,7 @@ class RiskControl:
         return Answer(
             hits=tuple(release(profile, hits, charged.verdicts, matching)), limited=charged.limited, charged=charged
         )
+
+    def forget(self, collection: UUID, record_tags: Sequence[bytes]) -> None:
+        """Drop what is stored of erased records; see :meth:`Ledger.forget`."""
+        self._ledger.forget(collection, record_tags)

@@ -1,0 +1,64 @@
+"""What the use cases are asked and what they answer: frozen types between vault.py and its doors."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+from uuid import UUID
+
+from secure_embed.types import Attributes, Collection, Expression, Receipt, Record
+
+__all__ = ["CollectionView", "Erasure", "Fetched", "Hit", "Ingested", "QueryResult", "Question"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    text: str = field(repr=False)
+    k: int
+    own: Expression | None = field(default=None, repr=False)  # the caller's own filter
+    include_text: bool = False
+    has_vector: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    id: str = field(repr=False)
+    rank: int
+    score: float | None
+    attributes: Attributes = field(repr=False)
+    text: str | None = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueryResult:
+    hits: tuple[Hit, ...]
+    limited: bool
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingested:
+    records: int
+    truncated: int
+    replayed: bool
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetched:
+    record: Record
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CollectionView:
+    collection: Collection
+    records: int | None  # None for who may not read every record: a count tells of what is hidden
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Erasure:
+    id: UUID
+    state: Literal["started", "done"]
+    records: int
+    note: str | None  # the signed erasure receipt
+    receipt: Receipt

@@ -1,0 +1,37 @@
+"""The audit log, read over HTTP: checkpoint and tiles as C2SP tlog-tiles has them, and events as JSON."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response, Security
+
+from secure_embed.api import models, shapes
+from secure_embed.api.call import bearer, call_of, threads_of, vault_of
+from secure_embed.types import Action
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1/audit", dependencies=[Security(bearer, scopes=["audit:read"])])
+
+events_max = 500
+
+
+@router.get("/checkpoint", name=Action.AUDIT_READ, response_class=Response)
+async def checkpoint(request: Request) -> Response:
+    note = await threads_of(request).run(vault_of(request).checkpoint, call_of(request))
+    return Response(note, media_type="text/plain; charset=utf-8")
+
+
+@router.get("/tile/{tile:path}", name=Action.AUDIT_READ, response_class=Response)
+async def tile(request: Request, tile: str) -> Response:
+    content = await threads_of(request).run(vault_of(request).tile, call_of(request), tile)
+    return Response(content, media_type="application/octet-stream")
+
+
+@router.get("/events", name=Action.AUDIT_READ)
+async def events(
+    request: Request,
+    start: Annotated[int, Query(ge=0)] = 0,
+    count: Annotated[int, Query(ge=1, le=events_max)] = 100,
+) -> models.EventsAnswer:
+    found, receipt = await threads_of(request).run(vault_of(request).events, call_of(request), start, count)
+    return models.EventsAnswer(first=start, events=list(found), receipt=shapes.receipt_answer(receipt))

@@ -1,0 +1,188 @@
+"""The paths of collections, records, queries and erasures. A route's name is the action that policy decides on."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Request, Security
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from secure_embed.answers import CollectionView, Erasure, Question
+from secure_embed.api import models, shapes
+from secure_embed.api.body import StrictRoute, lines
+from secure_embed.api.call import bearer, call_of, threads_of, vault_of
+from secure_embed.types import Action
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/v1", route_class=StrictRoute)
+
+NDJSON = "application/x-ndjson"
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$", description="a retry with the same key writes nothing"
+    ),
+]
+
+
+def _door(scope: str) -> Any:
+    return Security(bearer, scopes=[scope])
+
+
+def _collection(view: CollectionView) -> models.CollectionAnswer:
+    return models.CollectionAnswer(
+        name=view.collection.name,
+        attributes=dict(view.collection.attributes),
+        records=view.records,
+        model=view.collection.space.model,
+        dimension=view.collection.space.dimension,
+        risk_profile=view.collection.risk_profile,
+        receipt=shapes.receipt_answer(view.receipt) if view.receipt else None,
+    )
+
+
+@router.post("/collections", status_code=201, name=Action.COLLECTION_CREATE, dependencies=[_door("collections:admin")])
+async def create_collection(request: Request, asked: models.CollectionRequest) -> models.CollectionAnswer:
+    view = await threads_of(request).run(
+        vault_of(request).create_collection, call_of(request), name=asked.name, attributes=asked.attributes
+    )
+    return _collection(view)
+
+
+@router.get("/collections", name=Action.COLLECTION_LIST, dependencies=[_door("collections:read")])
+async def list_collections(request: Request) -> models.CollectionsAnswer:
+    """Those that policy lets the caller read."""
+    views, receipt = await threads_of(request).run(vault_of(request).list_collections, call_of(request))
+    return models.CollectionsAnswer(
+        collections=[_collection(view) for view in views], receipt=shapes.receipt_answer(receipt)
+    )
+
+
+@router.get("/collections/{collection}", name=Action.COLLECTION_READ, dependencies=[_door("collections:read")])
+async def show_collection(request: Request, collection: str) -> models.CollectionAnswer:
+    return _collection(await threads_of(request).run(vault_of(request).show_collection, call_of(request), collection))
+
+
+_INGEST_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/IngestRequest"}},
+            NDJSON: {"schema": {"type": "string", "description": "a RecordRequest on each line"}},
+        },
+    }
+}
+
+
+@router.post(
+    "/collections/{collection}/records",
+    status_code=201,
+    name=Action.RECORD_INGEST,
+    dependencies=[_door("records:write")],
+    openapi_extra=_INGEST_BODY,
+)
+async def ingest(request: Request, collection: str, idempotency_key: IdempotencyKey = None) -> models.IngestAnswer:
+    """All of the batch is durable when this answers, or none of it is there."""
+    batch = await _batch(request)
+    result = await threads_of(request).run(
+        vault_of(request).ingest,
+        call_of(request),
+        collection,
+        [shapes.record(given) for given in batch],
+        idempotency_key=idempotency_key,
+    )
+    return models.IngestAnswer(
+        collection=collection,
+        records=result.records,
+        truncated=result.truncated,
+        replayed=result.replayed,
+        receipt=shapes.receipt_answer(result.receipt),
+    )
+
+
+async def _batch(request: Request) -> list[models.RecordRequest]:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    try:
+        if kind == NDJSON:
+            return models.IngestRequest.model_validate({"records": lines(await request.body())}).records
+        if kind != "application/json":
+            raise RequestValidationError([{"type": "content_type", "loc": ("body",), "msg": ""}])
+        try:
+            body = await request.json()
+        except ValueError:
+            raise RequestValidationError([{"type": "json_invalid", "loc": ("body",), "msg": ""}]) from None
+        return models.IngestRequest.model_validate(body).records
+    except ValidationError as fault:
+        raise RequestValidationError(
+            [
+                {**error, "loc": ("body", *error["loc"])}
+                for error in fault.errors(include_input=False, include_context=False)
+            ]
+        ) from None
+
+
+@router.get(
+    "/collections/{collection}/records/{record:path}", name=Action.RECORD_READ, dependencies=[_door("records:read")]
+)
+async def fetch(request: Request, collection: str, record: str) -> models.RecordAnswer:
+    found = await threads_of(request).run(vault_of(request).fetch, call_of(request), collection, record)
+    return models.RecordAnswer(
+        id=found.record.id,
+        text=found.record.text,
+        subject=found.record.subject,
+        attributes=dict(found.record.attributes),
+        metadata=dict(found.record.metadata),
+        receipt=shapes.receipt_answer(found.receipt),
+    )
+
+
+@router.delete(
+    "/collections/{collection}/records/{record:path}", name=Action.RECORD_ERASE, dependencies=[_door("records:erase")]
+)
+async def erase_record(request: Request, collection: str, record: str) -> models.ErasureAnswer:
+    return _erasure(await threads_of(request).run(vault_of(request).erase_record, call_of(request), collection, record))
+
+
+@router.post("/collections/{collection}/query", name=Action.QUERY, dependencies=[_door("query")])
+async def query(request: Request, collection: str, asked: models.QueryRequest) -> models.QueryAnswer:
+    question = Question(
+        text=asked.text,
+        k=asked.k,
+        own=shapes.expression(asked.filter) if asked.filter is not None else None,
+        include_text=asked.include_text,
+        has_vector=asked.vector is not None,
+    )
+    result = await threads_of(request).run(vault_of(request).query, call_of(request), collection, question)
+    return shapes.query_answer(result)
+
+
+@router.post("/collections/{collection}/export", name=Action.VECTORS_EXPORT, dependencies=[_door("vectors:export")])
+async def export(request: Request, collection: str, asked: models.ExportRequest) -> None:  # noqa: ARG001 - none leaves
+    """Refused for every caller under the released risk profiles; a scope and a policy of its own come before that."""
+    await threads_of(request).run(vault_of(request).export_vectors, call_of(request), collection)
+
+
+@router.post("/erasures", status_code=201, name=Action.RECORD_ERASE, dependencies=[_door("records:erase")])
+async def erase_subject(request: Request, asked: models.ErasureRequest) -> models.ErasureAnswer:
+    """Erase every record of one data subject, in all collections or in those named."""
+    return _erasure(
+        await threads_of(request).run(
+            vault_of(request).erase_subject, call_of(request), asked.subject, asked.collections, reason=asked.reason
+        )
+    )
+
+
+@router.get("/erasures/{erasure}", name=Action.RECORD_ERASE, dependencies=[_door("records:erase")])
+async def show_erasure(request: Request, erasure: UUID) -> models.ErasureAnswer:
+    return _erasure(await threads_of(request).run(vault_of(request).erasure, call_of(request), erasure))
+
+
+def _erasure(erasure: Erasure) -> models.ErasureAnswer:
+    return models.ErasureAnswer(
+        id=str(erasure.id),
+        state=erasure.state,
+        records=erasure.records,
+        note=erasure.note,
+        receipt=shapes.receipt_answer(erasure.receipt),
+    )

@@ -1,0 +1,78 @@
+"""From request models to the domain's types, and from the vault's answers to response models."""
+
+from typing import Literal
+
+from secure_embed.answers import QueryResult
+from secure_embed.api.models import FilterNode, HitAnswer, QueryAnswer, ReceiptAnswer, RecordRequest
+from secure_embed.errors import InvalidRequest
+from secure_embed.types import And, Compare, Equals, Expression, Not, OneOf, Or, Receipt, Record
+
+__all__ = ["expression", "query_answer", "receipt_answer", "record"]
+
+filter_depth_max = 16
+
+_COMPARISONS: tuple[tuple[str, Literal["<", "<=", ">", ">="]], ...] = (
+    ("less_than", "<"),
+    ("at_most", "<="),
+    ("more_than", ">"),
+    ("at_least", ">="),
+)
+
+
+def record(given: RecordRequest) -> Record:
+    return Record(
+        id=given.id,
+        text=given.text,
+        subject=given.subject,
+        attributes=given.attributes,
+        metadata=given.metadata,
+    )
+
+
+def expression(node: FilterNode, depth: int = 1) -> Expression:
+    """Raises ``InvalidRequest`` (``filter_invalid``) unless every node has exactly one form."""
+    said = node.model_fields_set - {"attribute"}
+    if depth > filter_depth_max or len(said) != 1:
+        raise InvalidRequest("a filter's node has one form, and at most 16 levels", code="filter_invalid")
+    (form,) = said
+    if form in {"all", "any", "none"}:
+        if node.attribute is not None:
+            raise InvalidRequest("all, any and none take no attribute", code="filter_invalid")
+        return _combined(node, depth)
+    if node.attribute is None:
+        raise InvalidRequest("a comparison names its attribute", code="filter_invalid")
+    if node.equals is not None:
+        return Equals(node.attribute, node.equals)
+    if node.one_of is not None:
+        return OneOf(node.attribute, tuple(node.one_of))
+    for name, operator in _COMPARISONS:
+        if (bound := getattr(node, name)) is not None:
+            return Compare(node.attribute, operator, bound)
+    raise InvalidRequest("a filter compares with a value, not with null", code="filter_invalid")
+
+
+def _combined(node: FilterNode, depth: int) -> Expression:
+    if node.none is not None:
+        return Not(expression(node.none, depth + 1))
+    parts = [expression(part, depth + 1) for part in (node.all or node.any or ())]
+    if not parts:
+        raise InvalidRequest("a filter combines at least one part", code="filter_invalid")
+    joined = parts[0]
+    for part in parts[1:]:
+        joined = And(joined, part) if node.all else Or(joined, part)
+    return joined
+
+
+def receipt_answer(receipt: Receipt) -> ReceiptAnswer:
+    return ReceiptAnswer(origin=receipt.origin, index=receipt.index, leaf_hash=receipt.leaf_hash)
+
+
+def query_answer(result: QueryResult) -> QueryAnswer:
+    return QueryAnswer(
+        hits=[
+            HitAnswer(id=hit.id, rank=hit.rank, score=hit.score, attributes=dict(hit.attributes), text=hit.text)
+            for hit in result.hits
+        ],
+        limited=result.limited,
+        receipt=receipt_answer(result.receipt),
+    )

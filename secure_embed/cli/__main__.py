@@ -1,0 +1,5 @@
+"""`python -m secure_embed.cli`."""
+
+from secure_embed.cli.main import main
+
+main()

@@ -1,0 +1,62 @@
+"""`secure-embed audit`: the log, read from its files; no key but the public one is needed. Auditors, who do not have to trust
+this package, use `audit/verify` instead.
+"""
+
+import shutil
+from pathlib import Path
+
+import click
+
+from secure_embed.cli.output import as_json, emit, root_option
+from secure_embed.errors import ConfigurationError
+
+__all__ = ["audit"]
+
+
+@click.group()
+def audit() -> None:
+    """Verify, show and export the audit log, read from its files."""
+
+
+@audit.command()
+@root_option
+@as_json
+def verify(root: Path, json_: bool) -> None:
+    """Compute the whole tree again from the entries and compare."""
+    from secure_embed.audit import NoteVerifier, verify_folder
+    from secure_embed.deployment import LOG, VERIFIER_KEY
+
+    head = verify_folder(root / LOG, NoteVerifier.parse((root / VERIFIER_KEY).read_text().strip()))
+    data = {"size": head.size, "root": head.root.hex()}
+    emit(data, json_, [f"{head.size} entries, root {head.root.hex()}: as signed"])
+
+
+@audit.command()
+@root_option
+@click.option("--start", default=0, show_default=True, type=click.IntRange(0))
+@click.option("--count", default=20, show_default=True, type=click.IntRange(1, 10_000))
+def show(root: Path, start: int, count: int) -> None:
+    """Print events, one JSON object a line."""
+    from secure_embed.audit import open_view
+    from secure_embed.deployment import LOG
+
+    view = open_view(root / LOG)
+    there = max(0, min(count, view.head().size - start))
+    for entry in view.entries(start, there) if there else ():
+        click.echo(entry.decode())
+
+
+@audit.command()
+@root_option
+@click.option("--to", "folder", required=True, type=click.Path(path_type=Path, file_okay=False), help="A new folder.")
+@as_json
+def export(root: Path, folder: Path, json_: bool) -> None:
+    """Copy the log for an auditor. Of a running service: what was committed when the copy was made."""
+    from secure_embed.audit import open_view
+    from secure_embed.deployment import LOG
+
+    if folder.exists():
+        raise ConfigurationError(f"{folder} is there already", code="export_exists")
+    shutil.copytree(root / LOG, folder, ignore=shutil.ignore_patterns("lock"))
+    size = open_view(folder).head().size
+    emit({"folder": str(folder), "size": size}, json_, [f"{size} entries in {folder}"])

@@ -1,0 +1,121 @@
+"""Erasure as a thing with a state: begun in writing, ended with a signed receipt, finished after a crash.
+
+What is to go is written down (sealed) before the first key is deleted, so that a process that died in between goes on
+where it stood. Erasing itself is :meth:`Holding.erase`; the receipt says what that does not reach.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Literal
+from uuid import UUID
+
+import orjson
+
+from secure_embed.audit import NoteSigner, sign_note
+from secure_embed.holding import Holding
+from secure_embed.holdings import Holdings
+from secure_embed.keys import CatalogueKeys, CatalogueValue
+from secure_embed.store import RecordStore
+from secure_embed.types import Position, Ticket
+
+__all__ = ["Erasing", "ErasureState"]
+
+_REMAINS = (
+    "Copies of the keys database made before this moment, together with the root key, still open what was erased, "
+    "until those copies end. Copies of the data alone do not. Who was shown a record before may have kept it."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErasureState:
+    state: Literal["started", "done"]
+    reason: str
+    records: int
+    pending: tuple[tuple[str, tuple[int, ...]], ...] = ()  # (collection uuid, positions) while started
+    note: str | None = None
+
+
+class Erasing:
+    def __init__(self, *, deployment: UUID, store: RecordStore, catalogue: CatalogueKeys, signer: NoteSigner) -> None:
+        self._deployment = deployment
+        self._store = store
+        self._catalogue = catalogue
+        self._signer = signer
+
+    def run(
+        self, identifier: UUID, what: Sequence[tuple[Holding, Sequence[Position]]], *, reason: str, ticket: Ticket
+    ) -> ErasureState:
+        """Erase and sign; durable on return. Nothing to erase is an erasure too, and says so."""
+        started = ErasureState(
+            state="started",
+            reason=reason,
+            records=sum(len(at) for _, at in what),
+            pending=tuple((str(holding.uuid), tuple(int(p) for p in at)) for holding, at in what if at),
+        )
+        self._put(identifier, started)
+        return self._finish(identifier, started, [(h, at) for h, at in what if at], ticket)
+
+    def _finish(
+        self,
+        identifier: UUID,
+        started: ErasureState,
+        what: Sequence[tuple[Holding, Sequence[Position]]],
+        ticket: Ticket,
+    ) -> ErasureState:
+        destroyed = []
+        for holding, at in what:
+            shredded = holding.erase(at, ticket=ticket)
+            destroyed.append(
+                {
+                    "collection": holding.collection.name,
+                    "collection_uuid": str(holding.uuid),
+                    "record_keys": [int(p) for p in at],
+                    "wrapped_under_version": shredded.key_version,
+                    "version_destroyed": shredded.version_destroyed,
+                }
+            )
+        receipt = {
+            "type": "secure_embed/erasure-receipt/v1",
+            "erasure": str(identifier),
+            "deployment": str(self._deployment),
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "reason": started.reason,
+            "records": started.records,
+            "destroyed": destroyed,
+            "intent_index": ticket.intent_index,
+            "remains": _REMAINS,
+        }
+        text = orjson.dumps(receipt, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2).decode()
+        note = sign_note(self._signer, kind="erasure-receipt", text=text + "\n")
+        done = ErasureState(state="done", reason=started.reason, records=started.records, note=note)
+        self._put(identifier, done)
+        return done
+
+    def finish_interrupted(self, holdings: Holdings, ticket: Ticket) -> int:
+        """Go on with every erasure that a crash cut off. Returns the number of their records."""
+        unfinished = [(i, s) for i, s in self._states() if s.state == "started"]
+        for identifier, started in unfinished:
+            what = [(holdings.by_uuid(UUID(uuid)), tuple(map(Position, at))) for uuid, at in started.pending]
+            self._finish(identifier, started, what, ticket)
+        return sum(started.records for _, started in unfinished)
+
+    def interrupted(self) -> int:
+        """Records whose erasure a crash cut off."""
+        return sum(state.records for _, state in self._states() if state.state == "started")
+
+    def state(self, identifier: UUID) -> ErasureState:
+        """Raises ``NotFound``."""
+        return self._opened(identifier, self._store.erasure(identifier))
+
+    def _states(self) -> list[tuple[UUID, ErasureState]]:
+        return [(i, self._opened(i, sealed)) for i, sealed in self._store.erasures()]
+
+    def _opened(self, identifier: UUID, sealed: bytes) -> ErasureState:
+        raw = orjson.loads(self._catalogue.open(CatalogueValue.ERASURE, identifier, sealed))
+        pending = tuple((uuid, tuple(at)) for uuid, at in raw.pop("pending"))
+        return ErasureState(**raw, pending=pending)
+
+    def _put(self, identifier: UUID, state: ErasureState) -> None:
+        sealed = self._catalogue.seal(CatalogueValue.ERASURE, identifier, orjson.dumps(asdict(state)))
+        self._store.put_erasure(identifier, sealed)

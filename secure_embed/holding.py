@@ -1,0 +1,286 @@
+"""One collection, opened: its keys, its rows and its codes, and the joins between them.
+
+The rooms below do not know each other: store/ sees sealed bytes, index/ sees positions and vectors, keys/ sees both and
+keeps neither. Here a record becomes a sealed row and a code, and a position becomes a record again. Who may ask, what
+is logged and in which order things happen is the vault's.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from threading import RLock
+from uuid import UUID
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from secure_embed.errors import Conflict, IntegrityFailure, InvalidRequest
+from secure_embed.index import Added, Codebook, RabitqShard, sample_for, should_retrain
+from secure_embed.keys import CollectionKeys, IndexValue, KeyStore, Shredded, TagKind, attribute_parts
+from secure_embed.store import Appended, RecordStore, RequestKey, SealedRow
+from secure_embed.types import (
+    Action,
+    Attributes,
+    AttributeValue,
+    Collection,
+    Field,
+    Position,
+    Positions,
+    Record,
+    Ticket,
+    Vectors,
+)
+
+__all__ = ["Holding", "Meta"]
+
+load_rows = 2_000  # rows opened at a time while the codes are built
+rotate_at_once_max = 50_000  # records; re-wrapping costs about 1.2 microseconds each
+
+_TYPES: Mapping[str, type] = {"string": str, "long": int, "bool": bool}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """What is sealed of a record beside its text and vector."""
+
+    id: str
+    subject: str | None
+    attributes: Attributes
+    metadata: Mapping[str, AttributeValue]
+
+    def to_bytes(self) -> bytes:
+        return orjson.dumps(
+            {"id": self.id, "subject": self.subject, "attributes": self.attributes, "metadata": self.metadata}
+        )
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "Meta":
+        return cls(**orjson.loads(raw))
+
+
+class Holding:
+    """Readers run side by side; writers take turns. Codes are built from the sealed vectors at the first use."""
+
+    def __init__(
+        self, collection: Collection, *, keys: CollectionKeys, key_store: KeyStore, store: RecordStore
+    ) -> None:
+        self.collection = collection
+        self._keys = keys
+        self._key_store = key_store
+        self._store = store
+        self._space = collection.space.digest
+        self._writing = RLock()
+        self._shard: RabitqShard | None = None
+
+    @property
+    def uuid(self) -> UUID:
+        return self.collection.uuid
+
+    @property
+    def records(self) -> int:
+        return self._store.versions(self.uuid).records
+
+    @property
+    def data_version(self) -> int:
+        return self._store.versions(self.uuid).data
+
+    def tag(self, kind: TagKind, value: str | bytes) -> bytes:
+        return self._keys.tag(kind, value)
+
+    def ledger_tags(self, at: Sequence[Position]) -> list[bytes]:
+        """What the risk ledger knows the records by: a position is a record's for ever, so its hash is too."""
+        return [self._keys.tag(TagKind.LEDGER_RECORD, str(int(position))) for position in at]
+
+    # --- codes -----------------------------------------------------------------------------------------------------
+
+    def shard(self) -> RabitqShard:
+        """The codes, built now if need be; callers wait for each other meanwhile."""
+        shard = self._shard
+        if shard is not None:
+            return shard
+        with self._writing:
+            if self._shard is None:
+                self._shard = self._build()
+            return self._shard
+
+    def _build(self) -> RabitqShard:
+        versions = self._store.versions(self.uuid)
+        shard = RabitqShard(
+            codebook=self._codebook(versions.records),
+            schema=self.collection.attributes,
+            tag_attribute=lambda name, value: self._keys.tag(TagKind.ATTRIBUTE, *attribute_parts(name, value)),
+            open_vectors=self._open_vectors,
+            version=versions.data,
+        )
+        for positions, vectors, metas in self._opened():
+            shard.load(positions, vectors, [meta.attributes for meta in metas])
+        return shard
+
+    def _codebook(self, records: int) -> Codebook:
+        """The stored one, or a new one where there is none yet or the collection has outgrown it."""
+        stored = self._store.codebook(self.uuid)
+        held = None if stored is None else Codebook.from_bytes(self._keys.open_index(IndexValue.CODEBOOK, stored[1]))
+        if held is not None and not should_retrain(held, records):
+            return held
+        sample = self._sample(records) if records else None
+        if sample is None or not len(sample):
+            if held is not None:
+                return held
+            made = Codebook.draw(self.collection.space.dimension)
+        else:
+            # A new rotation with each codebook: what was learned of the old one is worth nothing.
+            made = Codebook.train(sample, version=1 if held is None else held.version + 1, records=records)
+            sample.fill(0)
+        self._store.put_codebook(self.uuid, made.version, self._keys.seal_index(IndexValue.CODEBOOK, made.to_bytes()))
+        return made
+
+    def _sample(self, records: int) -> Vectors:
+        """Every n-th vector, as many as training looks at; the caller wipes them."""
+        step = max(1, records // sample_for(records))
+        parts = [vectors[::step].copy() for _, vectors, _ in self._opened()]
+        return np.concatenate(parts) if parts else np.zeros((0, self.collection.space.dimension), np.float32)
+
+    def _opened(self) -> Iterator[tuple[Positions, Vectors, list[Meta]]]:
+        """All records in the order of positions, ``load_rows`` at a time. Buffers are wiped behind the caller."""
+        after = Position(-1)
+        half = np.zeros((load_rows, self.collection.space.dimension), np.float16)
+        while rows := self._store.scan(self.uuid, {Field.VECTOR, Field.META}, after=after, limit=load_rows):
+            after = rows[-1].position
+            positions = np.array([row.position for row in rows], np.int64)
+            there = self._keys.open_vectors_into(
+                positions, [row.fields[Field.VECTOR] for row in rows], half[: len(rows)], self._space
+            )
+            metas = [self._open_meta(row) for row, has_key in zip(rows, there, strict=True) if has_key]
+            vectors = half[: len(rows)][there].astype(np.float32)
+            if metas:
+                yield positions[there], vectors, [meta for meta in metas if meta is not None]
+            vectors.fill(0)
+            half.fill(0)
+
+    def _open_vectors(self, at: Positions, out: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:
+        rows = self._store.fetch(self.uuid, [Position(int(p)) for p in at], {Field.VECTOR})
+        sealed = [rows[p].fields[Field.VECTOR] if p in rows else None for p in map(int, at)]
+        return self._keys.open_vectors_into(at, sealed, out, self._space)
+
+    # --- rows ------------------------------------------------------------------------------------------------------
+
+    def check(self, records: Sequence[Record]) -> None:
+        """Raise ``InvalidRequest`` for an attribute that the collection does not declare, or of another type."""
+        declared = self.collection.attributes
+        for record in records:
+            for name, value in record.attributes.items():
+                if name not in declared:
+                    raise InvalidRequest("an attribute is not declared in this collection", code="attribute_undeclared")
+                if type(value) is not _TYPES[declared[name]]:
+                    raise InvalidRequest("an attribute's value has another type", code="attribute_type")
+
+    def replayed(self, request: RequestKey) -> Appended | None:
+        return self._store.replay(self.uuid, request)
+
+    def append(self, records: Sequence[Record], vectors: Vectors, *, request: RequestKey | None) -> Appended:
+        """Keys, then rows, then codes; durable on return, all or nothing. ``vectors``: (n, d) float32."""
+        with self._writing:
+            if request is not None and (done := self.replayed(request)) is not None:
+                return done
+            id_tags = [self._keys.tag(TagKind.RECORD_ID, record.id) for record in records]
+            if self._store.locate(self.uuid, id_tags):
+                raise Conflict("a record with one of these ids is there already", code="record_exists")
+            shard = self.shard()
+            first = self._next_position()
+            wrapped, sealed = self._keys.seal_records(
+                first,
+                [None if r.subject is None else self._keys.tag(TagKind.SUBJECT, r.subject) for r in records],
+                [self._plain(r, v) for r, v in zip(records, vectors.astype("<f2"), strict=True)],
+                self._space,
+            )
+            self._key_store.put(self.uuid, wrapped)
+            rows = [
+                SealedRow(position=Position(first + n), id_tag=tag, fields=fields)
+                for n, (tag, fields) in enumerate(zip(id_tags, sealed, strict=True))
+            ]
+            appended = self._store.append(self.uuid, rows, request=request)
+            self._keys.admit(wrapped)
+            positions = np.arange(first, first + len(records), dtype=np.int64)
+            self._apply(
+                shard,
+                Added(
+                    sequence=appended.data_version,
+                    positions=positions,
+                    vectors=vectors,
+                    attributes=[r.attributes for r in records],
+                ),
+            )
+            return appended
+
+    def _next_position(self) -> Position:
+        # Keys go first, so a crash between the two leaves keys without rows: their positions are passed over.
+        return max(self._store.versions(self.uuid).next_position, self._key_store.next_position(self.uuid))
+
+    def _apply(self, shard: RabitqShard, added: Added) -> None:
+        """The rows are durable: if the codes cannot follow, they are built again from the rows at the next use."""
+        try:
+            shard.apply([added])
+        except BaseException:
+            self._shard = None
+            raise
+        if should_retrain(shard.codebook, shard.size):
+            self._shard = self._build()
+
+    @staticmethod
+    def _plain(record: Record, vector: npt.NDArray[np.float16]) -> dict[Field, bytes]:
+        meta = Meta(id=record.id, subject=record.subject, attributes=record.attributes, metadata=record.metadata)
+        return {Field.VECTOR: vector.tobytes(), Field.TEXT: record.text.encode(), Field.META: meta.to_bytes()}
+
+    def locate(self, record_id: str) -> Position | None:
+        tag = self._keys.tag(TagKind.RECORD_ID, record_id)
+        return self._store.locate(self.uuid, [tag]).get(tag)
+
+    def of_subject(self, subject: str) -> tuple[Position, ...]:
+        return self._key_store.positions_of_subject(self.uuid, self._keys.tag(TagKind.SUBJECT, subject))
+
+    def describe(self, at: Sequence[Position]) -> dict[Position, Meta]:
+        """Open what is sealed beside text and vector. Erased records are absent."""
+        rows = self._store.fetch(self.uuid, at, {Field.META})
+        opened = {p: self._open_meta(row) for p, row in rows.items()}
+        return {p: meta for p, meta in opened.items() if meta is not None}
+
+    def texts(self, at: Sequence[Position], *, ticket: Ticket) -> dict[Position, str]:
+        """Open texts. Erased records are absent."""
+        ticket.require(Action.QUERY, Action.RECORD_READ, openings=len(at))
+        rows = self._store.fetch(self.uuid, at, {Field.TEXT})
+        opened = {p: self._open(row, Field.TEXT) for p, row in rows.items()}
+        return {p: raw.decode() for p, raw in opened.items() if raw is not None}
+
+    def _open_meta(self, row: SealedRow) -> Meta | None:
+        raw = self._open(row, Field.META)
+        if raw is None:
+            return None
+        meta = Meta.from_bytes(raw)
+        if self._keys.tag(TagKind.RECORD_ID, meta.id) != row.id_tag:
+            raise IntegrityFailure("a row's identifier is not that of its content", code="row_mismatch")
+        return meta
+
+    def _open(self, row: SealedRow, field: Field) -> bytes | None:
+        return self._keys.open(row.position, field, row.fields[field], self._space)
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def erase(self, at: Sequence[Position], *, ticket: Ticket) -> Shredded:
+        """Keys first, then rows and codes; idempotent. A small collection's key version is destroyed with them."""
+        with self._writing:
+            shard = self.shard()
+            shredded = self._key_store.shred(self.uuid, at, ticket=ticket)
+            self._keys.discard(at)
+            self._store.erase(self.uuid, at, ticket=ticket)
+            try:
+                shard.forget(at, version=self._store.versions(self.uuid).data, ticket=ticket)
+            except BaseException:
+                self._shard = None
+                raise
+            if self.records > rotate_at_once_max:
+                return shredded
+            self._keys.rotate(self._key_store)
+            return Shredded(positions=shredded.positions, key_version=shredded.key_version, version_destroyed=True)
+
+    def close(self) -> None:
+        self._keys.close()
