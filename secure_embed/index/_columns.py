@@ -124,6 +124,12 @@ class Column:
             for number in left.difference(map(int, np.unique(used)), {-1}):
                 del self._numbers[self._tags.pop(number)]
 
+    def wipe(self) -> None:
+        self._present.wipe()
+        self._values.wipe()
+        self._numbers.clear()
+        self._tags.clear()
+
 
 class AttributeColumns:
     """All declared attributes of one collection. Not locked: the shard's lock covers it."""
@@ -151,3 +157,7 @@ class AttributeColumns:
     def clear(self, slots: npt.NDArray[np.int64]) -> None:
         for column in self._columns.values():
             column.clear(slots)
+
+    def wipe(self) -> None:
+        for column in self._columns.values():
+            column.wipe()

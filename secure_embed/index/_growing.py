@@ -38,3 +38,8 @@ class GrowingArray(Generic[Element]):
             self._memory = larger
         self._memory[self._size : size] = values
         self._size = size
+
+    def wipe(self) -> None:
+        """Overwrite and empty it."""
+        self._memory.fill(0)
+        self._size = 0

@@ -52,9 +52,10 @@ class Rescorer:
             present = np.asarray(self._open_vectors(at, halves), np.bool_)
             singles[:] = halves
             # vecdot goes row by row, so that a score never depends on which other records are scored beside it.
-            lengths = np.sqrt(np.vecdot(singles, singles))
-            cosines = np.vecdot(singles, unit)
-            return present, np.where(lengths > 0, cosines / np.where(lengths > 0, lengths, 1), 0).astype(np.float32)
+            with np.errstate(invalid="ignore", over="ignore"):  # what is not finite is refused by the caller
+                lengths = np.sqrt(np.vecdot(singles, singles))
+                cosines = np.vecdot(singles, unit) / np.where(lengths == 0, 1, lengths)
+            return present, cosines.astype(np.float32)
         finally:
             halves.fill(0)
             singles.fill(0)

@@ -68,6 +68,7 @@ class _OwnSelection(Selection):
     """Slots mean nothing in another shard, not even in the next one of the same collection."""
 
     shard: "RabitqShard" = field(repr=False)
+    edition: int
 
 
 class RabitqShard:
@@ -97,6 +98,7 @@ class RabitqShard:
         self._lock = ReadersWriterLock()
         self._changing = Lock()  # one change at a time prepares itself; readers are shut out only while it is put in
         self._whole = True
+        self._edition = 0  # counts changes of what is here, whether or not they move the version
 
     @property
     def codebook(self) -> Codebook:
@@ -121,22 +123,30 @@ class RabitqShard:
                 codebook=self._codebook.rotation.nbytes + self._codebook.centroids.nbytes,
             )
 
+    def _ensure_whole(self) -> None:
+        if not self._whole:
+            raise Unavailable("the index is closed or has to be built again", code="index_unavailable")
+
     @contextmanager
     def _reading(self) -> Iterator[None]:
         with self._lock.reading():
-            if not self._whole:
-                raise Unavailable("the index has to be built again", code="index_unavailable")
+            self._ensure_whole()
             yield
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """A change that breaks off halfway (no memory left) leaves a shard that answers nothing: fail closed."""
         with self._lock.writing():
-            if not self._whole:
-                raise Unavailable("the index has to be built again", code="index_unavailable")
             self._whole = False
+            self._edition += 1
             yield
             self._whole = True
+
+    @contextmanager
+    def _one_change(self) -> Iterator[None]:
+        with self._changing:
+            self._ensure_whole()
+            yield
 
     # --- queries ---------------------------------------------------------------------------------------------------
 
@@ -153,13 +163,20 @@ class RabitqShard:
                 mask &= holds_own(own, self._columns, slots)
                 count = int(mask.sum())
             bitmap = np.packbits(mask, bitorder="little")
-            return _OwnSelection(bitmap=bitmap, count=count, permitted=allowed, version=self._version, shard=self)
+            return _OwnSelection(
+                bitmap=bitmap,
+                count=count,
+                permitted=allowed,
+                version=self._version,
+                shard=self,
+                edition=self._edition,
+            )
 
     def scan(self, query: Vectors, selection: Selection, *, k: int, rerank_k: int) -> Candidates:
         """Opens nothing. ``estimates`` of an exhaustive answer are NaN: nothing was estimated, all will be scored.
 
-        Raises ``InvalidRequest`` (``vector_invalid``, ``k_invalid``) and ``Conflict`` (``selection_stale``) for a
-        selection of another shard.
+        Raises ``InvalidRequest`` (``vector_invalid``, ``k_invalid``), ``Conflict`` (``selection_stale``) for a
+        selection of another shard, ``Unavailable`` (``index_unavailable``) for a shard that was closed or broke.
         """
         self._ensure_query(query)
         if not (1 <= k <= rerank_max and 1 <= rerank_k <= rerank_max):
@@ -167,11 +184,11 @@ class RabitqShard:
         if not isinstance(selection, _OwnSelection) or selection.shard is not self:
             raise Conflict("the selection was made on another shard", code="selection_stale")
         wanted = max(k, rerank_k)
-        turned = self._codebook.turn(query)
         with self._reading():
             if selection.count <= max(exhaustive_max, wanted):
                 return self._all_of(selection)
-            everything = selection.version == self._version and selection.count == self._slots.records
+            turned = self._codebook.turn(query)
+            everything = selection.edition == self._edition and selection.count == self._slots.records
             bitmap = None if everything else selection.bitmap
             share = selection.count / max(self._slots.records, 1)
             found, estimates = self._codes.search(turned, wanted, bitmap=bitmap, share=share)
@@ -205,7 +222,7 @@ class RabitqShard:
 
         A position that is here or was here is passed over.
         """
-        with self._changing:
+        with self._one_change():
             self._add(positions, vectors, attributes, version=self._version)
 
     def apply(self, changes: Sequence[Added | Erased]) -> int:
@@ -214,7 +231,7 @@ class RabitqShard:
         Raises ``Conflict`` (``change_gap``) before any is applied, ``InvalidRequest`` (``vector_invalid``,
         ``attributes_invalid``, ``change_invalid``) for a change that is malformed.
         """
-        with self._changing:
+        with self._one_change():
             last = self._version
             for change in changes:
                 if change.sequence > last + 1:
@@ -236,7 +253,7 @@ class RabitqShard:
         so, and the version stays, so that :meth:`apply` can catch up.
         """
         ticket.require(Action.RECORD_ERASE)
-        with self._changing:
+        with self._one_change():
             gap = version - self._version > len(set(positions))
             removed = self._remove(positions, version=self._version if gap else max(version, self._version))
             if gap:
@@ -244,12 +261,11 @@ class RabitqShard:
             return Forgotten(removed=removed, version=self._version)
 
     def close(self) -> None:
-        """Overwrite every code and attribute. The shard is empty afterwards."""
-        with self._changing, self._writing():
-            live = np.flatnonzero(self._slots.live)
+        """Overwrite every code and attribute. The shard answers nothing afterwards."""
+        with self._changing, self._lock.writing():
+            self._whole = False
             self._codes.wipe()
-            self._columns.clear(live)
-            self._slots.forget(live)
+            self._columns.wipe()
 
     def _add(self, positions: Positions, vectors: Vectors, attributes: Sequence[Attributes], *, version: int) -> None:
         self._ensure_rows(positions, vectors, attributes)
@@ -258,17 +274,19 @@ class RabitqShard:
             self._version = version
             return
         batches = self._columns.prepare([attributes[i] for i in new.tolist()])
-        turned = self._codebook.turn(vectors[new])
+        turned = self._codebook.turn(vectors[new[0] :])  # positions ascend, so the new ones are the last
         try:
             encoded = self._codes.encode(turned)
         finally:
             turned.fill(0)
-        with self._writing():
-            slots = self._slots.append(positions[new])
-            self._columns.append(batches)
-            self._codes.add(encoded, slots)
-            self._version = version
-        encoded.wipe()
+        try:
+            with self._writing():
+                slots = self._slots.append(positions[new])
+                self._columns.append(batches)
+                self._codes.add(encoded, slots)
+                self._version = version
+        finally:
+            encoded.wipe()
 
     def _remove(self, positions: Sequence[Position], *, version: int) -> int:
         with self._writing():

@@ -1,0 +1,123 @@
+"""What a caller may not see must not show in what the caller gets: not in answers, orders, counts or scores."""
+
+import hmac
+import time
+
+import numpy as np
+import pytest
+
+from secure_embed.index import Added, Codebook, RabitqShard
+from secure_embed.types import Action, And, Equals, Has, Not, Or, RowFilter, Ticket, TruthValue
+
+DIMENSION = 48
+
+
+def ticket() -> Ticket:
+    return Ticket(intent_index=0, action=Action.QUERY, openings_max=5_000, expires_monotonic=time.monotonic() + 600)
+
+
+def unit_vectors(seed: int, n: int) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((n, DIMENSION))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def shard_with(codebook: Codebook, vectors: np.ndarray, deps: list[str], positions: np.ndarray, opened: list[int]):
+    by_position = dict(zip(positions.tolist(), vectors.astype(np.float16), strict=True))
+
+    def open_vectors(at: np.ndarray, out: np.ndarray) -> np.ndarray:
+        opened.extend(at.tolist())
+        for row, position in enumerate(at.tolist()):
+            out[row] = by_position[position]
+        return np.ones(len(at), np.bool_)
+
+    shard = RabitqShard(
+        codebook=codebook,
+        schema={"dep": "string"},
+        tag_attribute=lambda name, value: hmac.digest(b"k", f"{name}={value}".encode(), "sha256"),
+        open_vectors=open_vectors,
+    )
+    attributes = [{"dep": dep} if dep else {} for dep in deps]
+    shard.apply([Added(sequence=1, positions=positions, vectors=vectors, attributes=attributes)])
+    return shard
+
+
+def test_denied_records_change_nothing_in_an_exhaustive_answer() -> None:
+    """The same allowed records alone, and among 3,000 denied ones that lie nearer to every query."""
+    codebook = Codebook.draw(DIMENSION)
+    mine = unit_vectors(1, 900)
+    queries = unit_vectors(2, 20)
+    near = np.repeat(queries, 150, axis=0) + np.float32(0.01) * unit_vectors(3, 3_000)
+    theirs = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    both = np.concatenate([mine, theirs])
+    place = np.random.default_rng(4).permutation(3_900)  # position of each row
+    order = np.argsort(place)
+    deps = np.array(["a"] * 900 + ["b"] * 3_000)
+    opened_alone: list[int] = []
+    opened_among: list[int] = []
+    allowed = np.sort(place[:900])
+    mine_in_order = mine[np.argsort(place[:900])]
+    alone = shard_with(codebook, mine_in_order, ["a"] * 900, allowed, opened_alone)
+    among = shard_with(codebook, both[order], deps[order].tolist(), np.arange(3_900), opened_among)
+    rows = RowFilter(permits=(Equals("dep", "a"),))
+    for query in queries:
+        answers = []
+        for shard in (alone, among):
+            selection = shard.select(rows, None)
+            assert (selection.count, selection.permitted) == (900, 900)
+            found = shard.scan(query[None], selection, k=10, rerank_k=200)
+            assert found.exhaustive
+            scored = shard.score(found.positions, query[None], ticket=ticket())
+            answers.append((found.positions.tolist(), scored.positions.tolist(), scored.scores.tobytes()))
+        assert answers[0] == answers[1]
+    assert opened_alone == opened_among
+    assert set(opened_among) <= set(allowed.tolist())
+
+
+def test_denied_records_are_never_candidates_of_an_estimated_answer() -> None:
+    codebook = Codebook.draw(DIMENSION)
+    vectors = unit_vectors(5, 4_000)
+    deps = ["a" if at % 2 else "b" for at in range(4_000)]
+    opened: list[int] = []
+    shard = shard_with(codebook, vectors, deps, np.arange(4_000), opened)
+    selection = shard.select(RowFilter(permits=(Equals("dep", "a"),)), None)
+    for at in range(0, 400, 2):  # each query is a denied record's own vector
+        found = shard.scan(vectors[at : at + 1], selection, k=10, rerank_k=200)
+        assert not found.exhaustive
+        assert len(found.positions) == 200
+        assert (found.positions % 2 == 1).all()
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        TruthValue(True),
+        Not(TruthValue(False)),
+        Or(TruthValue(True), Has("dep")),
+        Equals("dep", "b"),
+        Not(Equals("dep", "a")),
+        Or(Equals("dep", "b"), Not(Has("dep"))),
+        And(TruthValue(True), Not(Not(Equals("dep", "b")))),
+    ],
+    ids=str,
+)
+def test_no_filter_of_a_callers_own_widens_what_policy_permits(own) -> None:
+    shard = shard_with(Codebook.draw(DIMENSION), unit_vectors(6, 90), ["a", "b", ""] * 30, np.arange(90), [])
+    rows = RowFilter(permits=(Equals("dep", "a"),))
+    found = shard.scan(unit_vectors(7, 1), shard.select(rows, own), k=90, rerank_k=90).positions
+    assert set(found.tolist()) <= set(range(0, 90, 3))
+
+
+@pytest.mark.parametrize(
+    ("rows", "count"),
+    [
+        (RowFilter(permits=()), 0),
+        (RowFilter(permits=(Not(Equals("dep", "b")),)), 30),  # not those that lack it
+        (RowFilter(permits=(TruthValue(True),), forbids=(Equals("dep", "b"),)), 30),
+        (RowFilter(permits=(TruthValue(True),), forbids=(Equals("ghost", "b"),)), 0),
+        (RowFilter(permits=(Not(Equals("ghost", "b")),)), 0),
+    ],
+    ids=str,
+)
+def test_a_row_filter_fails_closed_on_a_missing_attribute(rows: RowFilter, count: int) -> None:
+    shard = shard_with(Codebook.draw(DIMENSION), unit_vectors(6, 90), ["a", "b", ""] * 30, np.arange(90), [])
+    assert shard.select(rows, None).count == count
