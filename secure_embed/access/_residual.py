@@ -161,17 +161,25 @@ def ensure_translatable(policy: Json) -> None:
     _Rehearsal("").policy(policy)
 
 
+# `x && false` is false only if x cannot error. It cannot: policies are validated against the schema before they are
+# used, which leaves only arithmetic to err (not translated), and records that contradict the schema are refused.
+# Without this step, what Cedar leaves of `resource has a && false && <error>` could not be followed.
+
+
 def _and(left: Expression, right: Expression) -> Expression:
-    """Only simplifications that keep errors: ``error && false`` is an error, not false."""
-    if left == _FALSE or right == _TRUE:
-        return left
-    return right if left == _TRUE else And(left, right)
+    if _FALSE in (left, right):
+        return _FALSE
+    if _TRUE in (left, right):
+        return right if left == _TRUE else left
+    return And(left, right)
 
 
 def _or(left: Expression, right: Expression) -> Expression:
-    if left == _TRUE or right == _FALSE:
-        return left
-    return right if left == _FALSE else Or(left, right)
+    if _TRUE in (left, right):
+        return _TRUE
+    if _FALSE in (left, right):
+        return right if left == _FALSE else left
+    return Or(left, right)
 
 
 def _not(operand: Expression) -> Expression:
