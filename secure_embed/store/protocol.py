@@ -94,7 +94,9 @@ class RecordStore(Protocol):
         """Positions of the ids that are there."""
         ...
 
-    def changes(self, c: UUID, *, since: int, limit: int) -> Sequence[Change]: ...
+    def changes(self, c: UUID, *, since: int, limit: int) -> Sequence[Change]:
+        """Those with a sequence past ``since`` (0: from the start), ascending, at most ``limit``."""
+        ...
 
     def versions(self, c: UUID) -> Versions:
         """One consistent read. Raises ``NotFound``."""
@@ -118,6 +120,10 @@ class RecordStore(Protocol):
 
     def erasure(self, erasure: UUID) -> bytes:
         """Raises ``NotFound``."""
+        ...
+
+    def erasures(self) -> Sequence[tuple[UUID, bytes]]:
+        """All of them, so that what a crash cut off can be finished."""
         ...
 
     def close(self) -> None: ...
