@@ -90,6 +90,8 @@ def create(
         text = _settings_text(dev, model, model_folder, host, port, passphrase_file)
         (made / SETTINGS_FILE).write_text(text)
         _first_keys(made, passphrase_file or made / PASSPHRASE)
+        for path in made.rglob("*"):  # what was copied brought its own permissions
+            path.chmod(0o700 if path.is_dir() else 0o600)
         if root.exists():
             root.rmdir()
         made.rename(root)

@@ -158,8 +158,9 @@ class Holding:
             half.fill(0)
 
     def _open_vectors(self, at: Positions, out: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:
-        rows = self._store.fetch(self.uuid, [Position(int(p)) for p in at], {Field.VECTOR})
-        sealed = [rows[p].fields[Field.VECTOR] if p in rows else None for p in map(int, at)]
+        asked = [Position(p) for p in at.tolist()]
+        rows = self._store.fetch(self.uuid, asked, {Field.VECTOR})
+        sealed = [rows[p].fields[Field.VECTOR] if p in rows else None for p in asked]
         return self._keys.open_vectors_into(at, sealed, out, self._space)
 
     # --- rows ------------------------------------------------------------------------------------------------------

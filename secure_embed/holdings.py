@@ -100,7 +100,7 @@ class Holdings:
     def _opened(self, collection: Collection) -> Holding:
         return Holding(
             collection,
-            keys=CollectionKeys.open(self._keyring, self._key_store, collection.uuid),
+            keys=CollectionKeys.unlock(self._keyring, self._key_store, collection.uuid),
             key_store=self._key_store,
             store=self._store,
         )
