@@ -33,6 +33,15 @@ tight = Allowance(
     exposures_total=3,
 )
 
+distinct_only = Allowance(
+    queries_day=None,
+    distinct_records_day=6,
+    distinct_records_30_days=None,
+    client_factor=2,
+    exposures_scored=None,
+    exposures_total=None,
+)
+
 
 def tag(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()
@@ -368,6 +377,24 @@ def test_a_clock_set_back_frees_nothing(bench: Bench) -> None:
     bench.now -= 10 * day_s
     refusal(lambda: bench.admit("more"))
     assert bench.ask("q0", "a", key=bench.key("bob", "other")).verdicts == ("scored",)
+
+
+def test_a_clock_set_back_for_a_while_shortens_no_window(bench: Bench) -> None:
+    bench.ask("one", "a b c d e f")
+    bench.now -= 40 * day_s
+    bench.ask("one", "a b c d e f", free)
+    bench.now += 40 * day_s
+    refusal(lambda: bench.admit("two"))
+    bench.now += 29 * day_s
+    assert bench.ask("two", "a").distinct_left_30_days == 3
+
+
+def test_the_wait_is_until_enough_has_ended(bench: Bench) -> None:
+    for n in range(8):
+        bench.ask(f"q{n}", f"r{n}", free)
+        bench.now += 3600
+    # six may be counted: the wait is until three of eight are a day old, not one
+    assert refusal(lambda: bench.admit("more", distinct_only)) == ("distinct_records_day", day_s - 6 * 3600)
 
 
 def test_another_key_does_not_open_it(bench: Bench, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import hashlib
 from pathlib import Path
 from uuid import uuid4
 
+import pytest
+
 from secure_embed.keys.database import SealedDatabase
 from secure_embed.risk import Allowance, LedgerKey, Showing, SqlcipherLedger
 from secure_embed.risk.schema import migrations
@@ -72,6 +74,24 @@ def test_pruning_keeps_up_in_a_long_run(tmp_path: Path) -> None:
     assert int(str(after["exposures"])) <= (60 + 64) * 3 * 2
     assert int(str(after["records"])) <= 60 + 64 + 3
     assert int(str(after["queries"])) <= 2 + 64
+
+
+def test_what_one_pruning_leaves_the_next_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bounded pruning may delete the last row of one table while another still refers to the same record."""
+    monkeypatch.setattr("secure_embed.risk.pruning.rows_max", 3)
+    path, now = tmp_path / "risk.db", 1_790_000_000.0
+    ledger = SqlcipherLedger(path, tag("k"), lambda: now)
+    ask(ledger, "user0", "first", range(10))
+    now += day_s
+    ask(ledger, "user0", "first", range(10))
+    ask(ledger, "user1", "second", range(3))
+    now += 40 * day_s
+    for n in range(12):  # each opening prunes once
+        ledger.close()
+        ledger = SqlcipherLedger(path, tag("k"), lambda: now)
+        ask(ledger, "user9", f"new {n}", range(100, 101))
+    ledger.close()
+    assert counts(path) == {"counters": 2, "records": 1, "queries": 12, "seen": 2, "exposures": 2}
 
 
 def test_withheld_records_leave_no_row(tmp_path: Path) -> None:
