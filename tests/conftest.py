@@ -6,17 +6,15 @@ The model is the embedded one (MiniLM); it is loaded once for the whole run. ``h
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from starlette.testclient import TestClient
 
-from secure_embed.access import DevelopmentIssuer
-from secure_embed.api import create_app
-from secure_embed.cli.demo import corpus
-from secure_embed.deployment import Deployment, create, load_from
-from secure_embed.embed import Encoder
-from secure_embed.settings import Settings
+if TYPE_CHECKING:
+    from starlette.testclient import TestClient
+
+    from secure_embed.deployment import Deployment
+    from secure_embed.embed import Encoder
 
 ATTRIBUTES = {"department": "string", "sensitivity": "long", "country": "string"}
 
@@ -24,7 +22,10 @@ ATTRIBUTES = {"department": "string", "sensitivity": "long", "country": "string"
 class House:
     """A deployment, its application in this process, and the development issuer."""
 
-    def __init__(self, root: Path, encoder: Encoder) -> None:
+    def __init__(self, root: Path, encoder: "Encoder") -> None:
+        from secure_embed.access import DevelopmentIssuer
+        from secure_embed.settings import Settings
+
         self.root = root
         self.settings = Settings.load(root, dev=True)
         self._encoder = encoder
@@ -34,6 +35,11 @@ class House:
         self.open()
 
     def open(self) -> None:
+        from starlette.testclient import TestClient
+
+        from secure_embed.api import create_app
+        from secure_embed.deployment import Deployment
+
         self.deployment = Deployment(self.settings, self._encoder)
         app = create_app(
             self.deployment.vault,
@@ -137,14 +143,19 @@ def as_sent(record: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="session")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> "Encoder":
+    from secure_embed.deployment import create, load_from
+    from secure_embed.settings import Settings
+
     root = tmp_path_factory.mktemp("encoder") / "deployment"
     create(root, dev=True, model="all-minilm-l6-v2")
     return load_from(Settings.load(root, dev=True))
 
 
 @pytest.fixture
-def empty_house(tmp_path: Path, encoder: Encoder) -> Iterator[House]:
+def empty_house(tmp_path: Path, encoder: "Encoder") -> Iterator[House]:
+    from secure_embed.deployment import create
+
     root = tmp_path / "deployment"
     create(root, dev=True, model="all-minilm-l6-v2")
     made = House(root, encoder)
@@ -155,8 +166,11 @@ def empty_house(tmp_path: Path, encoder: Encoder) -> Iterator[House]:
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory, encoder: Encoder) -> Iterator[House]:
+def house(tmp_path_factory: pytest.TempPathFactory, encoder: "Encoder") -> Iterator[House]:
     """Both demo collections, whole. Tests may query it; they must not change its records."""
+    from secure_embed.cli.demo import corpus
+    from secure_embed.deployment import create
+
     root = tmp_path_factory.mktemp("house") / "deployment"
     create(root, dev=True, model="all-minilm-l6-v2")
     made = House(root, encoder)
