@@ -10,7 +10,7 @@ _position_bits = 40
 position_limit = 1 << _position_bits
 _position_mask = position_limit - 1
 
-# `place` is (collection number << 40) | position: a row id, so that rows lie in the order of positions, and a 2-KB
+# `place` is (collection number << 40) + position: a row id, so that rows lie in the order of positions, and a 2-KB
 # vector lies within its page. A composite key would need WITHOUT ROWID, whose rows spill from 1 KB on.
 migrations = (
     """
@@ -68,7 +68,7 @@ migrations = (
 
 
 def place_of(collection: int, position: int) -> int:
-    return collection << _position_bits | position
+    return (collection << _position_bits) + position
 
 
 def position_of(place: int) -> int:
