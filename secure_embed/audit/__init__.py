@@ -6,6 +6,7 @@ with this package.
 
 from secure_embed.audit.check import verify_folder, verify_reader
 from secure_embed.audit.events import AuditEvent, Caller, EventDecision, Phase, collection_label, label
+from secure_embed.audit.export import export_folder
 from secure_embed.audit.log import AuditLog
 from secure_embed.audit.merkle import leaf_hash, verify_consistency, verify_inclusion
 from secure_embed.audit.note import Checkpoint, NoteSigner, NoteVerifier, sign_note, verify_note
@@ -28,6 +29,7 @@ __all__ = [
     "Phase",
     "PosixLogStorage",
     "collection_label",
+    "export_folder",
     "label",
     "leaf_hash",
     "open_view",

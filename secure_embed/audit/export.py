@@ -6,10 +6,10 @@ from secure_embed.audit.protocol import Head, LogReader
 from secure_embed.audit.static_files import StaticFiles
 from secure_embed.audit.tiles import bundle_path, pack_entries, tile_path
 from secure_embed.audit.tree import Tree, tile_width
-from secure_embed.audit.view import journal_name
+from secure_embed.audit.view import journal_name, open_view
 from secure_embed.errors import Conflict, Unavailable
 
-__all__ = ["export_static"]
+__all__ = ["export_folder", "export_static"]
 
 
 def export_static(log: LogReader, tree: Tree, head: Head, folder: Path) -> None:
@@ -28,6 +28,14 @@ def export_static(log: LogReader, tree: Tree, head: Head, folder: Path) -> None:
             files.sync()
     except OSError:
         raise Unavailable("the export cannot be written", code="storage_unavailable") from None
+
+
+def export_folder(log_folder: Path, folder: Path) -> Head:
+    """Copy the log that lies in ``log_folder``, also while a service writes it; the head that the copy has. Raises as
+    :func:`export_static`, and ``IntegrityFailure`` for a log that is damaged."""
+    view = open_view(log_folder)
+    export_static(view, view.tree, view.head(), folder)
+    return view.head()
 
 
 def _write_tiles(log: LogReader, tree: Tree, size: int, files: StaticFiles) -> None:

@@ -19,7 +19,7 @@ from threading import Lock
 from secure_embed.audit.protocol import Head
 from secure_embed.audit.static_files import StaticFiles
 from secure_embed.audit.tiles import partial_paths
-from secure_embed.audit.view import LogView, journal_name, read_journal
+from secure_embed.audit.view import journal_name, load, read_journal
 from secure_embed.errors import AuditUnavailable, ConfigurationError, Conflict, IntegrityFailure
 
 __all__ = ["PosixLogStorage"]
@@ -70,11 +70,9 @@ class PosixLogStorage:
     def _open(self) -> None:
         journal = read_journal(self._folder)
         self.torn_bytes = journal.torn_bytes
-        self._view = LogView(StaticFiles(self._folder))
+        self._view = load(StaticFiles(self._folder), journal)
         with self._medium():
             self._fd = os.open(journal_name, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC, dir_fd=self._folder_fd)
-        for frame in journal.frames:
-            self._view.replay(frame)
         self._journal_bytes = os.fstat(self._fd).st_size
         with self._medium():
             self._partials = partial_paths(self._view.published)

@@ -31,6 +31,9 @@ class StaticFiles:
         except (OSError, UnicodeDecodeError):
             raise IntegrityFailure("the log's checkpoint cannot be read", code="log_damaged") from None
 
+    def has_tiles(self) -> bool:
+        return (self._folder / "tile").exists()
+
     def read(self, path: str) -> bytes:
         try:
             return (self._folder / path).read_bytes()
@@ -40,7 +43,8 @@ class StaticFiles:
     def write(self, path: str, data: bytes) -> None:
         """Durable only after :meth:`sync`."""
         target = self._folder / path
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for parent in reversed(Path(path).parents):  # one by one: ``parents=True`` would not apply the mode to all
+            (self._folder / parent).mkdir(exist_ok=True, mode=0o700)
         aside = target.with_name(target.name + ".new")
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:

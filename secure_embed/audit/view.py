@@ -58,6 +58,8 @@ class LogView:
         if rest:
             self._entries = unpack_entries(self.files.read(bundle_path(self._bundles, rest)), rest)
             self._hashes = [leaf_hash(entry) for entry in self._entries]
+            if b"".join(self._hashes) != self._read_tile(0, self._bundles, rest):
+                raise _damaged("the last entries do not fit their tile")
         self.tree.extend(size, completed)
 
     def _read_tile(self, level: int, index: int, width: int) -> bytes:
@@ -172,13 +174,30 @@ def read_journal(folder: Path) -> Recovered:
         raise _damaged("there is no journal") from None
 
 
-def open_view(folder: Path) -> LogView:
-    """The log as it lies there now, without the writer's lock. Raises ``IntegrityFailure`` (``log_damaged``).
-
-    The journal is read first: if the service publishes meanwhile, the published part is ahead of it and wins.
-    """
-    journal = read_journal(folder)
-    view = LogView(StaticFiles(folder))
+def load(files: StaticFiles, journal: Recovered) -> LogView:
+    """Raises ``IntegrityFailure`` (``log_damaged``). Tiles without a checkpoint come with a journal from the first entry
+    on: it is emptied only once a checkpoint is durable."""
+    view = LogView(files)
+    if view.head().size == 0 and not journal.frames and files.has_tiles():
+        raise _damaged("there is no checkpoint")
     for frame in journal.frames:
         view.replay(frame)
     return view
+
+
+def open_view(folder: Path) -> LogView:
+    """The log as it lies there now, without the writer's lock. Raises ``IntegrityFailure`` (``log_damaged``).
+
+    The journal is read first: if the service publishes meanwhile, the published part is ahead of it and wins. Where a
+    publication took files away while they were read, the checkpoint is another one, and all is read anew.
+    """
+    files = StaticFiles(folder)
+    while True:
+        before = files.read_checkpoint()
+        try:
+            view = load(files, read_journal(folder))
+        except IntegrityFailure:
+            if files.read_checkpoint() == before:
+                raise
+        else:
+            return view

@@ -1,0 +1,106 @@
+"""The published vectors: the service and the auditors' verifier agree with them, so with each other."""
+
+import json
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from audit.verify.vectors import check_vectors
+from secure_embed.audit import Checkpoint, NoteVerifier, leaf_hash, parse_tile_path, verify_note
+from secure_embed.audit.journal import recover
+from secure_embed.audit.merkle import CompactRange, verify_consistency, verify_inclusion
+from secure_embed.audit.tiles import partial_widths
+from secure_embed.errors import SecureEmbedError
+
+FOLDER = Path(__file__).parents[2] / "vectors"
+
+
+def vectors(kind: str) -> list[Any]:
+    document = json.loads((FOLDER / f"log-{kind}.json").read_text(encoding="utf-8"))
+    return [pytest.param(vector, id=vector["name"]) for vector in document["vectors"]]
+
+
+def hashes(texts: list[str]) -> list[bytes]:
+    return [bytes.fromhex(text) for text in texts]
+
+
+def outcome_of(check: Any, vector: dict[str, Any]) -> str:
+    try:
+        check(vector)
+    except SecureEmbedError as error:
+        return error.code
+    return "ok"
+
+
+@pytest.mark.parametrize("vector", vectors("merkle"))
+def test_trees_and_proofs(vector: dict[str, Any]) -> None:
+    def check(v: dict[str, Any]) -> None:
+        if v["check"] == "root":
+            grown = CompactRange()
+            for leaf in hashes(v["leaves"]):
+                grown.append(leaf_hash(leaf))
+            assert grown.root().hex() == v["root"]
+            return
+        root, proof = bytes.fromhex(v["root"]), hashes(v["proof"])
+        if v["check"] == "inclusion":
+            leaf = bytes.fromhex(v["leaf_hash"])
+            verify_inclusion(leaf=leaf, index=v["index"], size=v["size"], proof=proof, root=root)
+        else:
+            old = bytes.fromhex(v["old_root"])
+            verify_consistency(old_size=v["old_size"], old_root=old, size=v["size"], root=root, proof=proof)
+
+    assert outcome_of(check, vector) == vector["expect"]
+
+
+@pytest.mark.parametrize("vector", vectors("notes"))
+def test_notes(vector: dict[str, Any]) -> None:
+    def check(v: dict[str, Any]) -> None:
+        verifier = NoteVerifier.parse(v["vkey"])
+        assert str(verifier) == v["vkey"]
+        if v["kind"] == "note":
+            verifier.open(v["note"])
+        elif v["kind"] == "checkpoint":
+            Checkpoint.verified(v["note"], verifier)
+        else:
+            verify_note(verifier, v["note"], kind=v["kind"])
+
+    assert outcome_of(check, vector) == vector["expect"]
+
+
+@pytest.mark.parametrize("vector", vectors("tiles"))
+def test_tile_names(vector: dict[str, Any]) -> None:
+    if vector["check"] == "partial":
+        assert [list(tile) for tile in partial_widths(vector["size"])] == vector["tiles"]
+        return
+
+    def check(v: dict[str, Any]) -> None:
+        level, index, width = parse_tile_path(v["path"])
+        assert ["entries" if level is None else level, index, width] == v["place"]
+
+    assert outcome_of(check, vector) == vector["expect"]
+
+
+@pytest.mark.parametrize("vector", vectors("journal"))
+def test_journals(vector: dict[str, Any]) -> None:
+    def check(v: dict[str, Any]) -> None:
+        found = recover(bytes.fromhex(v["journal"]))
+        assert (sum(len(frame.entries) for frame in found.frames), found.torn_bytes) == (v["entries"], v["torn_bytes"])
+
+    assert outcome_of(check, vector) == vector["expect"]
+
+
+def test_the_independent_verifier_agrees() -> None:
+    faults, count = check_vectors(FOLDER)
+    assert faults == []
+    assert count > 200
+
+
+def test_the_generator_gives_the_stored_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["generate_log.py", str(tmp_path)])
+    runpy.run_path(str(FOLDER / "generate_log.py"), run_name="__main__")
+    made = sorted(tmp_path.iterdir())
+    assert [path.name for path in made] == sorted(path.name for path in FOLDER.glob("log-*.json"))
+    assert all(path.read_bytes() == (FOLDER / path.name).read_bytes() for path in made)
