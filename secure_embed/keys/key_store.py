@@ -1,7 +1,11 @@
 """The keys database: wrapped keys in one SQLCipher file. Implements ``KeyStore``; sees no key unwrapped.
 
+Keys end by being overwritten where they lie; no row is ever deleted or moved. SQLite's secure_delete is not enough: a
+page that splits or merges leaves copies of cells behind that no later delete finds (docs/decisions/0002-key-tree.md).
+So rows are of one size for life, are appended in the order of ``id``, and no index holds a key or a tag.
+
 Every record key is wrapped by its collection's current key: ``put`` refuses another version, so no version is stored
-beside each key. Deleted keys: docs/decisions/0003-sqlcipher-settings.md says what is left of them and for how long.
+beside each key.
 """
 
 import json
@@ -27,6 +31,7 @@ _migrations = (
     CREATE TABLE collections (
         id INTEGER PRIMARY KEY,
         uuid BLOB NOT NULL UNIQUE CHECK (length(uuid) = 16),
+        dropped INTEGER NOT NULL DEFAULT 0 CHECK (dropped IN (0, 1)),
         version INTEGER NOT NULL CHECK (version >= 1),
         next_position INTEGER NOT NULL DEFAULT 0,
         collection_key BLOB NOT NULL,
@@ -34,14 +39,22 @@ _migrations = (
         lookup_key BLOB NOT NULL CHECK (length(lookup_key) = 40)
     ) STRICT;
     CREATE TABLE record_keys (
+        id INTEGER PRIMARY KEY,
         collection INTEGER NOT NULL REFERENCES collections (id),
         position INTEGER NOT NULL CHECK (position >= 0),
+        shredded INTEGER NOT NULL DEFAULT 0 CHECK (shredded IN (0, 1)),
         wrapped BLOB NOT NULL CHECK (length(wrapped) = 40),
-        subject_tag BLOB CHECK (length(subject_tag) = 32),
-        PRIMARY KEY (collection, position)
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX record_keys_of_subject ON record_keys (collection, subject_tag) WHERE subject_tag IS NOT NULL
+        subject_tag BLOB CHECK (length(subject_tag) = 32)
+    ) STRICT;
+    CREATE UNIQUE INDEX record_keys_by_position ON record_keys (collection, position)
     """,
+)
+
+# zeroblob() of the same length: a row of the same size is written over the old one, in its place.
+_shred = (
+    "UPDATE record_keys SET shredded = 1, wrapped = zeroblob(40),"
+    " subject_tag = CASE WHEN subject_tag IS NULL THEN NULL ELSE zeroblob(32) END"
+    " WHERE collection = ? AND shredded = 0"
 )
 
 Row = tuple[Any, ...]  # what SQLite gives; each use names the columns it asked for
@@ -91,7 +104,8 @@ class SqlcipherKeyStore:
         """Read in batches of 10,000, each one consistent view: a writer in between is seen in part."""
         sql = (
             "SELECT k.position, c.version, k.subject_tag, k.wrapped FROM record_keys k JOIN collections c"
-            " ON c.id = k.collection WHERE c.uuid = ? AND k.position >= ? ORDER BY k.position LIMIT ?"
+            " ON c.id = k.collection WHERE c.uuid = ? AND k.position >= ? AND k.shredded = 0"
+            " ORDER BY k.position LIMIT ?"
         )
         self._row(uuid)
         start: int = since
@@ -107,17 +121,15 @@ class SqlcipherKeyStore:
         return Position(self._row(uuid)[2])
 
     def positions_of_subject(self, uuid: UUID, subject_tag: bytes) -> tuple[Position, ...]:
-        """Ascending."""
-        sql = "SELECT position FROM record_keys WHERE collection = ? AND subject_tag = ? ORDER BY position"
+        """Ascending. No index holds tags, so it reads every key of the collection: about 1 s a million."""
+        sql = "SELECT position FROM record_keys WHERE collection = ? AND subject_tag = ? AND shredded = 0 ORDER BY position"
         found: list[Row] = self._database.rows(sql, (self._row(uuid)[0], subject_tag))
         return tuple(Position(position) for (position,) in found)
 
     def shred(self, uuid: UUID, at: Sequence[Position], *, ticket: Ticket) -> Shredded:
+        """Overwrites keys and subject tags in place, then empties the write-ahead log."""
         ticket.require(Action.RECORD_ERASE)
-        sql = (
-            "DELETE FROM record_keys WHERE collection = ? AND position IN (SELECT value FROM json_each(?))"
-            " RETURNING position"
-        )
+        sql = f"{_shred} AND position IN (SELECT value FROM json_each(?)) RETURNING position"
         with self._database.transaction() as run:
             number, version, *_ = self._row(uuid)
             gone = [position for (position,) in run.execute(sql, (number, json.dumps([int(p) for p in at])))]
@@ -130,7 +142,7 @@ class SqlcipherKeyStore:
         with self._database.transaction() as run:
             number, version, *_ = self._row(new.uuid)
             stored: list[Row] = self._database.rows(
-                "SELECT position FROM record_keys WHERE collection = ? ORDER BY position", (number,)
+                "SELECT position FROM record_keys WHERE collection = ? AND shredded = 0 ORDER BY position", (number,)
             )
             if new.version != version + 1 or any(key.version != new.version for key in keys):
                 raise Conflict("the collection's key has another version", code="key_version_stale")
@@ -147,13 +159,17 @@ class SqlcipherKeyStore:
         self._database.empty_write_ahead_log()
 
     def drop_collection(self, uuid: UUID, *, ticket: Ticket) -> None:
-        """Idempotent."""
+        """Idempotent. The uuid cannot be used again."""
         ticket.require(Action.RECORD_ERASE)
         with self._database.transaction() as run:
-            run.execute(
-                "DELETE FROM record_keys WHERE collection = (SELECT id FROM collections WHERE uuid = ?)", (uuid.bytes,)
-            )
-            run.execute("DELETE FROM collections WHERE uuid = ?", (uuid.bytes,))
+            found = run.execute("SELECT id FROM collections WHERE uuid = ?", (uuid.bytes,)).fetchone()
+            if found is not None:
+                run.execute(_shred, found)
+                run.execute(
+                    "UPDATE collections SET dropped = 1, collection_key = zeroblob(length(collection_key)),"
+                    " index_key = zeroblob(40), lookup_key = zeroblob(40) WHERE id = ?",
+                    found,
+                )
         self._database.empty_write_ahead_log()
 
     def close(self) -> None:
@@ -162,7 +178,8 @@ class SqlcipherKeyStore:
     def _row(self, uuid: UUID) -> Row:
         """id, version, next_position, collection_key, index_key, lookup_key. Raises ``NotFound``."""
         rows: list[Row] = self._database.rows(
-            "SELECT id, version, next_position, collection_key, index_key, lookup_key FROM collections WHERE uuid = ?",
+            "SELECT id, version, next_position, collection_key, index_key, lookup_key FROM collections"
+            " WHERE uuid = ? AND dropped = 0",
             (uuid.bytes,),
         )
         if not rows:
