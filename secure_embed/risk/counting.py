@@ -19,6 +19,7 @@ __all__ = [
     "count_shown",
     "counter_of",
     "day_ms",
+    "forget_queries",
     "known_record",
     "month_ms",
     "new_record",
@@ -105,6 +106,16 @@ def count_shown(run: "Connection", record: int, counter: int, query_tag: bytes, 
         " ON CONFLICT DO UPDATE SET shown_ms = max(shown_ms, excluded.shown_ms),"
         " scored_ms = max(scored_ms, excluded.scored_ms)",
         (record, counter, query_tag, now, now if scored else 0),
+    )
+
+
+def forget_queries(run: "Connection", record: int) -> None:
+    """Put one exposure to no query in place of the record's own, so that its rows in ``seen`` age and go like others."""
+    run.execute("DELETE FROM exposures WHERE record = ?", (record,))
+    run.execute(
+        "INSERT INTO exposures (record, counter, query_tag, shown_ms, scored_ms)"
+        " SELECT record, counter, zeroblob(32), shown_ms, 0 FROM seen WHERE record = ?",
+        (record,),
     )
 
 

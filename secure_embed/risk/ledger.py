@@ -17,6 +17,7 @@ from secure_embed.risk.counting import (
     count_shown,
     counter_of,
     day_ms,
+    forget_queries,
     known_record,
     month_ms,
     new_record,
@@ -131,7 +132,7 @@ class SqlcipherLedger:
             for tag in record_tags:
                 record = known_record(run, collection, tag)
                 if record is not None:
-                    run.execute("DELETE FROM exposures WHERE record = ?", (record,))
+                    forget_queries(run, record)
                     run.execute("UPDATE records SET tag = ? WHERE id = ?", (os.urandom(tag_bytes), record))
         self._db.empty_write_ahead_log()
 

@@ -20,15 +20,18 @@ def prune(run: "Connection", *, queries_before_ms: int, shown_before_ms: int) ->
         (queries_before_ms, rows_max),
     ).fetchall():
         counters.update((principal, client))
-    records: set[int] = set()
-    for table, key in (("exposures", "record, counter, query_tag"), ("seen", "record, counter")):
-        for record, counter in run.execute(
-            f"DELETE FROM {table} WHERE ({key}) IN (SELECT {key} FROM {table}"
-            " WHERE shown_ms <= ? ORDER BY shown_ms LIMIT ?) RETURNING record, counter",
-            (shown_before_ms, rows_max),
-        ).fetchall():
-            records.add(record)
-            counters.add(counter)
+    exposed = run.execute(
+        "DELETE FROM exposures WHERE (record, counter, query_tag) IN (SELECT record, counter, query_tag"
+        " FROM exposures WHERE shown_ms <= ? ORDER BY shown_ms LIMIT ?) RETURNING record, counter",
+        (shown_before_ms, rows_max),
+    ).fetchall()
+    # The last of a pair's exposures is as old as its row in seen: that one goes with it.
+    run.executemany(
+        "DELETE FROM seen WHERE record = ? AND counter = ? AND shown_ms <= ?",
+        [(record, counter, shown_before_ms) for record, counter in set(exposed)],
+    )
+    records = {record for record, _ in exposed}
+    counters.update(counter for _, counter in exposed)
     run.executemany(
         "DELETE FROM records WHERE id = ?1 AND NOT EXISTS (SELECT 1 FROM seen WHERE record = ?1)"
         " AND NOT EXISTS (SELECT 1 FROM exposures WHERE record = ?1)",

@@ -4,7 +4,8 @@ Every name in them is a keyed hash of 32 bytes. Times are milliseconds since 197
 ``counters``: a principal or a client in a collection. ``records``: a small number for each record's tag, so that an
 erased record's tag can be replaced while what it counted stays. ``queries``: admitted ones of the last day.
 ``seen``: when a counter last showed a record. ``exposures``: which queries showed it; keyed by record first, so that
-the rows of one hit's two counters lie on one page and an erased record's rows are found at once.
+the rows of one hit's two counters lie on one page and an erased record's rows are found at once. ``seen.shown_ms`` is
+the latest ``exposures.shown_ms`` of the same record and counter, so that one index by age serves both.
 """
 
 __all__ = ["migrations"]
@@ -42,7 +43,6 @@ migrations = (
         PRIMARY KEY (record, counter)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX seen_of_counter ON seen (counter, shown_ms);
-    CREATE INDEX seen_by_age ON seen (shown_ms);
     CREATE TABLE exposures (
         record INTEGER NOT NULL REFERENCES records (id),
         counter INTEGER NOT NULL REFERENCES counters (id),

@@ -94,6 +94,24 @@ def test_what_one_pruning_leaves_the_next_takes(tmp_path: Path, monkeypatch: pyt
     assert counts(path) == {"counters": 2, "records": 1, "queries": 12, "seen": 2, "exposures": 2}
 
 
+def test_what_is_left_of_erased_records_goes_with_its_age(tmp_path: Path) -> None:
+    path, now = tmp_path / "risk.db", 1_790_000_000.0
+    ledger = SqlcipherLedger(path, tag("k"), lambda: now)
+    ask(ledger, "ada", "first", range(10))
+    ledger.forget(collection, [tag(f"r{n}") for n in range(10)])
+    now += 30 * day_s - 1
+    ledger.close()
+    ledger = SqlcipherLedger(path, tag("k"), lambda: now)
+    ask(ledger, "ada", "second", range(10, 11))
+    ledger.close()
+    assert counts(path)["seen"] == 22
+    now += 1
+    ledger = SqlcipherLedger(path, tag("k"), lambda: now)
+    ask(ledger, "ada", "third", range(11, 12))
+    ledger.close()
+    assert counts(path) == {"counters": 2, "records": 2, "queries": 2, "seen": 4, "exposures": 4}
+
+
 def test_withheld_records_leave_no_row(tmp_path: Path) -> None:
     path = tmp_path / "risk.db"
     ledger = SqlcipherLedger(path, tag("k"), lambda: 1_790_000_000.0)
