@@ -77,12 +77,17 @@ def _in_replaced_zip_member(path: Path, payload: object) -> None:
 
 
 @pytest.mark.parametrize("plant", [_bare, _in_torch_zip, _in_replaced_zip_member])
-def test_code_in_pickled_weights_does_not_run(own: Path, tmp_path: Path, plant: Callable[[Path, object], None]) -> None:
+def test_code_in_pickled_weights_does_not_run(
+    own: Path, tmp_path: Path, plant: Callable[[Path, object], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the environment asks torch to open pickles without care."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     mark = tmp_path / "ran"
     plant(own / "pytorch_model.bin", _Touch(mark))
     with pytest.raises(IntegrityFailure) as caught:
         load_encoder(measured(own), own)
     assert caught.value.code == "model_unloadable"
+    assert isinstance(caught.value.__cause__, pickle.UnpicklingError)  # refused as a pickle, not for another reason
     assert not mark.exists()
 
 
