@@ -57,7 +57,7 @@ class LogCheck:
         self._read_erasure_receipts()
         earlier = self._read_earlier()
         frames = journal.frames if journal else []
-        checkpoint = self._checkpoint(note)
+        checkpoint = self._checkpoint(note, never_published=bool(frames) and frames[0].first == 0)
         wanted = {receipt.index for receipt in self._receipts}
         wanted |= {i for frame in frames if checkpoint and frame.first < checkpoint.size for i in _indexes(frame)}
         sizes = {c.size for c in earlier}
@@ -83,10 +83,10 @@ class LogCheck:
         data = self._folder.read("journal")
         return None if data is None else read_journal(data)
 
-    def _checkpoint(self, note: bytes | None) -> Checkpoint | None:
+    def _checkpoint(self, note: bytes | None, *, never_published: bool) -> Checkpoint | None:
         """What the checkpoint says, even where it is not to be trusted: then it still helps to locate the damage."""
         if note is None:
-            if (self._folder.root / "tile").exists():
+            if not never_published and (self._folder.root / "tile").exists():
                 self._report.blame("checkpoint", "it is missing, so nothing below tile/ can be checked")
             return None
         text = note.decode(errors="replace")
