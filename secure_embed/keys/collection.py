@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from secure_embed.errors import Conflict, SealedValueUnreadable, SecureEmbedError, Unavailable
 from secure_embed.keys.keyring import Keyring
-from secure_embed.keys.protocol import KeyStore, WrappedCollection, WrappedKey
+from secure_embed.keys.protocol import KeyStore, WrappedKey
 from secure_embed.keys.sealing import (
     HEADER,
     IndexValue,
@@ -34,7 +34,8 @@ from secure_embed.keys.sealing import (
     vector_bytes,
 )
 from secure_embed.keys.tags import TagKind, tag
-from secure_embed.keys.wrapped_table import WrappedTable, wrapped_bytes
+from secure_embed.keys.wrapped_table import WrappedTable
+from secure_embed.keys.wrapping import rewrap, unwrap_key, wrap_collection, wrapped_bytes
 from secure_embed.types import Field, Position, Positions
 
 __all__ = ["CollectionKeys"]
@@ -71,7 +72,7 @@ class CollectionKeys:
     def create(cls, keyring: Keyring, key_store: KeyStore, uuid: UUID) -> "CollectionKeys":
         """Make a collection's keys and put them durable. Raises ``Conflict`` when it has keys already."""
         key, index_key, lookup_key = (os.urandom(key_bytes) for _ in range(3))
-        wrapped = _wrapped_collection(keyring, uuid, first_version, key=key, index_key=index_key, lookup_key=lookup_key)
+        wrapped = wrap_collection(keyring, uuid, first_version, key=key, index_key=index_key, lookup_key=lookup_key)
         key_store.create_collection(wrapped)
         state = _Unlocked(version=first_version, key=bytearray(key), table=WrappedTable(0))
         return cls(uuid, keyring, state, index_key, lookup_key)
@@ -84,8 +85,8 @@ class CollectionKeys:
         """
         stored = key_store.collection(uuid)
         key = keyring.unwrap_collection_key(stored.collection_key, uuid, stored.version)
-        index_key = _unwrap(key, stored.index_key, where="index key")
-        lookup_key = _unwrap(key, stored.lookup_key, where="lookup key")
+        index_key = unwrap_key(key, stored.index_key, where="index key")
+        lookup_key = unwrap_key(key, stored.lookup_key, where="lookup key")
         table = WrappedTable(key_store.next_position(uuid))
         for batch in _batches(key_store.wrapped(uuid)):
             if any(record_key.version != stored.version for record_key in batch):
@@ -184,7 +185,7 @@ class CollectionKeys:
         wrapped, present = self._wrapped(state, np.array([position], dtype=np.int64))
         if not present[0]:
             return None
-        record_key = _unwrap(key, wrapped, where=field)
+        record_key = unwrap_key(key, wrapped, where=field)
         return open_bound(record_key, sealed, self._place.record(position, field, space_digest), where=field)
 
     def open_vectors_into(
@@ -217,14 +218,15 @@ class CollectionKeys:
                     continue
                 if len(value) != length or not value.startswith(HEADER):
                     raise SealedValueUnreadable(Field.VECTOR)
-                record_key = aes_key_unwrap(key, wrapped[wrapped_bytes * row : wrapped_bytes * (row + 1)])
+                its_wrap = wrapped[wrapped_bytes * row : wrapped_bytes * (row + 1)]
+                record_key = unwrap_key(key, its_wrap, where=Field.VECTOR)
                 AESGCM(record_key).decrypt_into(
                     value[len(HEADER) : prefix_bytes],
                     memoryview(value)[prefix_bytes:],
                     place(position, Field.VECTOR, space_digest),
                     into[size * row : size * (row + 1)],
                 )
-        except (InvalidTag, InvalidUnwrap, SealedValueUnreadable):
+        except (InvalidTag, SealedValueUnreadable):
             out[:] = 0  # what opened before the bad one, and what GCM wrote before it found out
             raise SealedValueUnreadable(Field.VECTOR) from None
         return present
@@ -245,7 +247,7 @@ class CollectionKeys:
         with self._writing:
             old, old_key = self._taken()
             key, version = os.urandom(key_bytes), old.version + 1
-            new = _wrapped_collection(
+            new = wrap_collection(
                 self._keyring,
                 self.uuid,
                 version,
@@ -253,15 +255,7 @@ class CollectionKeys:
                 index_key=bytes(self._index_key),
                 lookup_key=bytes(self._lookup_key),
             )
-            keys = [
-                WrappedKey(
-                    position=held.position,
-                    version=version,
-                    subject_tag=held.subject_tag,
-                    wrapped=aes_key_wrap(key, _unwrap(old_key, held.wrapped, where="record key")),
-                )
-                for held in key_store.wrapped(self.uuid)
-            ]
+            keys = rewrap(key_store.wrapped(self.uuid), old=old_key, new=key, version=version)
             state = _Unlocked(version=version, key=bytearray(key), table=WrappedTable(0).holding(keys))
             try:
                 key_store.replace_version(new, keys)
@@ -302,27 +296,6 @@ class CollectionKeys:
         copy = bytes(key)  # taken before the question: close() marks first, then wipes
         self._unlocked()
         return copy
-
-
-def _unwrap(key: bytes, wrapped: bytes, *, where: str) -> bytes:
-    if len(wrapped) != wrapped_bytes:  # RFC 3394 knows other lengths; our keys all have 32 bytes
-        raise SealedValueUnreadable(where)
-    try:
-        return aes_key_unwrap(key, wrapped)
-    except InvalidUnwrap:
-        raise SealedValueUnreadable(where) from None
-
-
-def _wrapped_collection(
-    keyring: Keyring, uuid: UUID, version: int, *, key: bytes, index_key: bytes, lookup_key: bytes
-) -> WrappedCollection:
-    return WrappedCollection(
-        uuid=uuid,
-        version=version,
-        collection_key=keyring.wrap_collection_key(key, uuid, version),
-        index_key=aes_key_wrap(key, index_key),
-        lookup_key=aes_key_wrap(key, lookup_key),
-    )
 
 
 def _batches(keys: Iterator[WrappedKey]) -> Iterator[list[WrappedKey]]:

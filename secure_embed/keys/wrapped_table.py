@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from secure_embed.errors import IntegrityFailure
 from secure_embed.keys.protocol import WrappedKey
+from secure_embed.keys.wrapping import wrapped_bytes
 from secure_embed.types import Positions
 
 __all__ = ["WrappedTable"]
 
-wrapped_bytes = 40
 capacity_min = 1_024
 
 

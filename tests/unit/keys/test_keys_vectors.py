@@ -14,9 +14,9 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from secure_embed.errors import SealedValueUnreadable
 from secure_embed.keys import CatalogueKeys, CatalogueValue, IndexValue, Keyring, PassphraseProvider, Secret, TagKind
-from secure_embed.keys.collection import _unwrap
 from secure_embed.keys.sealing import Place, open_bound
 from secure_embed.keys.tags import tag
+from secure_embed.keys.wrapping import unwrap_key
 from secure_embed.types import Field, Space
 
 root = Path(__file__).parents[3]
@@ -53,7 +53,7 @@ def test_sealed_values(v: dict[str, Any]) -> None:
 @pytest.mark.parametrize("v", vectors("wraps"))
 def test_wrapped_keys(v: dict[str, Any]) -> None:
     wrapping = bytes.fromhex(v["wrapping_key"])
-    found = outcome(lambda: _unwrap(wrapping, bytes.fromhex(v["wrapped"]), where="vector"))
+    found = outcome(lambda: unwrap_key(wrapping, bytes.fromhex(v["wrapped"]), where="vector"))
     assert found == (v["expect"], bytes.fromhex(v.get("key", "")))
     if v["expect"] == "ok":
         assert aes_key_wrap(wrapping, bytes.fromhex(v["key"])).hex() == v["wrapped"]
