@@ -1,7 +1,7 @@
 """The keys database: wrapped keys in one SQLCipher file. Implements ``KeyStore``; sees no key unwrapped.
 
 Keys end by being overwritten where they lie; no row is ever deleted or moved. SQLite's secure_delete is not enough: a
-page that splits or merges leaves copies of cells behind that no later delete finds (docs/decisions/0002-key-tree.md).
+page that splits or merges leaves copies of cells behind that no later delete finds; docs/decisions/0002-key-tree.md.
 So rows are of one size for life, are appended in the order of ``id``, and no index holds a key or a tag.
 
 Every record key is wrapped by its collection's current key: ``put`` refuses another version, so no version is stored
