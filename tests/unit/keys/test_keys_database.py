@@ -147,3 +147,38 @@ def test_plain_sqlite_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         opened(tmp_path / "notes.db")
     assert refused.value.code == "sqlcipher_missing"
     assert (tmp_path / "notes.db").read_bytes() == b""
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "status"),
+    [("PRAGMA max_page_count = 1", "storage_full", 507), ("PRAGMA query_only = ON", "storage_read_only", 507)],
+)
+def test_a_medium_that_takes_no_more_is_unavailable_and_loses_nothing(
+    tmp_path: Path, fault: str, code: str, status: int
+) -> None:
+    database = opened(tmp_path / "notes.db")
+    with database.transaction() as run:
+        run.execute("INSERT INTO notes VALUES ('kept')")
+    database._connection.execute(fault)
+    with pytest.raises(Unavailable) as refused, database.transaction() as run:  # noqa: PT012  (both belong to it)
+        for number in range(100):
+            run.execute("INSERT INTO notes VALUES (?)", (f"{number} " * 1_000,))
+    assert (refused.value.code, refused.value.status) == (code, status)
+    assert database.rows("SELECT text FROM notes") == [("kept",)]
+
+
+def test_a_reader_that_holds_the_log_open_is_told_apart_from_an_emptied_log(tmp_path: Path) -> None:
+    """A shred that could not empty the log must not say that it did."""
+    database = opened(tmp_path / "notes.db")
+    with database.transaction() as run:
+        run.execute("INSERT INTO notes VALUES ('a')")
+    database._connection.execute("PRAGMA busy_timeout = 0")
+    database._reader.execute("BEGIN")
+    database._reader.execute("SELECT * FROM notes").fetchall()
+    with database.transaction() as run:
+        run.execute("DELETE FROM notes")
+    with pytest.raises(Unavailable):
+        database.empty_write_ahead_log()
+    database._reader.execute("COMMIT")
+    database.empty_write_ahead_log()
+    assert (tmp_path / "notes.db-wal").stat().st_size == 0
