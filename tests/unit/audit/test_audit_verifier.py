@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from audit.verify.cli import main
-from secure_embed.audit import AuditEvent, AuditLog, Phase, PosixLogStorage, sign_note
+from secure_embed.audit import AuditEvent, AuditLog, Phase, PosixLogStorage, leaf_hash, sign_note
+from secure_embed.audit.journal import Frame
+from secure_embed.audit.merkle import CompactRange
 from secure_embed.types import Action, Receipt
 from tests.audit_logs import SIGNER, STRANGER, Asked, call, extended_head, new_log, verify
 
@@ -166,6 +168,52 @@ def test_an_earlier_checkpoint_notices_a_log_that_was_put_back(
     assert not verify(folder, Asked(earlier=("no checkpoint\n",))).intact
 
 
+def test_an_earlier_checkpoint_of_the_journals_time(tmp_path: Path) -> None:
+    log = new_log(tmp_path / "log")
+    call(log, "r0")
+    log.publish()
+    call(log, "r1")
+    early = log.checkpoint()
+    call(log, "r2")
+    shutil.copytree(tmp_path / "log", tmp_path / "live")
+    log.close()
+    assert verify(tmp_path / "live", Asked(earlier=(early,))).intact
+    assert verify(tmp_path / "log", Asked(earlier=(early,))).intact
+    journal = (tmp_path / "live/journal").read_bytes()
+    (tmp_path / "live/journal").write_bytes(b"")
+    assert not verify(tmp_path / "live", Asked(earlier=(early,))).intact
+    (tmp_path / "live/journal").write_bytes(journal)
+
+
+def test_a_journal_that_is_published_already_must_say_the_same(tmp_path: Path) -> None:
+    """A crash before the journal was emptied leaves entries in both."""
+    log = new_log(tmp_path / "log")
+    for i in range(5):
+        call(log, f"r{i}")
+    journal = (tmp_path / "log/journal").read_bytes()
+    log.publish()
+    shutil.copytree(tmp_path / "log", tmp_path / "copy")
+    log.close()
+    (tmp_path / "copy/journal").write_bytes(journal)
+    assert verify(tmp_path / "copy").intact
+    first = json.dumps(STAMP | {"phase": "SYSTEM"}, sort_keys=True, separators=(",", ":")).encode()
+    head = extended_head(CompactRange(), [first])
+    forged = Frame(first=0, entries=[first], leaf_hashes=[leaf_hash(first)], checkpoint=head.checkpoint)
+    (tmp_path / "copy/journal").write_bytes(forged.to_bytes())
+    assert [(f.where, f.index) for f in verify(tmp_path / "copy").findings] == [("entry", 0)]
+
+
+def test_a_signed_entry_in_the_journal_that_makes_no_sense_is_named(tmp_path: Path) -> None:
+    entry = json.dumps(STAMP | {"phase": "OUTCOME", "intent": 7}, sort_keys=True, separators=(",", ":")).encode()
+    storage = PosixLogStorage(tmp_path / "log", create=True)
+    storage.commit(storage.head(), [entry], extended_head(CompactRange(), [entry]))
+    shutil.copytree(tmp_path / "log", tmp_path / "live")
+    storage.close()
+    report = verify(tmp_path / "live")
+    assert [(f.where, f.index) for f in report.findings] == [("entry", 0)]
+    assert report.journal_entries == 1
+
+
 def erasure(receipt: Receipt, **changes: object) -> str:
     body = {"erasure": "e1", "log_index": receipt.index, "log_leaf_hash": receipt.leaf_hash} | changes
     return sign_note(SIGNER, kind="erasure-receipt", text=json.dumps(body) + "\n")
@@ -227,8 +275,6 @@ def test_signed_entries_that_make_no_sense_are_named(
     tmp_path: Path, story: list[dict[str, object]], wrong: list[int]
 ) -> None:
     """The service would not write them; a changed service, or another one with the key, could."""
-    from secure_embed.audit.merkle import CompactRange
-
     entries = [json.dumps(STAMP | event, sort_keys=True, separators=(",", ":")).encode() for event in story]
     storage = PosixLogStorage(tmp_path / "log", create=True)
     storage.commit(storage.head(), entries, extended_head(CompactRange(), entries))
