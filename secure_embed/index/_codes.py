@@ -8,6 +8,7 @@ list is overwritten before it moves, and what is cut off its end is overwritten 
 Not locked: the shard's lock covers it. What is here is lossy, not secret: a code tells much about its vector.
 """
 
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -67,6 +68,10 @@ class CodeLists:
         self._capacity = np.zeros(codebook.lists, np.int64)  # entries that a list's memory holds
         self._list_of_slot = GrowingArray(np.int32)
         self.code_bytes = int(self._index.code_size)
+        # Also when the shard is simply dropped, because a new one took its place, and when the process ends.
+        self._overwritten = weakref.finalize(
+            self, _overwrite, self._index, self._memory, self._capacity, self.code_bytes
+        )
 
     @property
     def memory_bytes(self) -> int:
@@ -112,13 +117,7 @@ class CodeLists:
 
     def wipe(self) -> None:
         """Overwrite every list and empty it."""
-        for number in range(self._lists):
-            if self._capacity[number]:
-                codes, ids = self._views(number, int(self._capacity[number]))
-                codes.fill(0)
-                ids.fill(-1)
-                self._memory.resize(number, 0)
-        self._index.ntotal = 0
+        _overwrite(self._index, self._memory, self._capacity, self.code_bytes)
 
     def search(
         self, turned: npt.NDArray[np.float32], wanted: int, *, bitmap: Codes | None, share: float
@@ -152,9 +151,7 @@ class CodeLists:
     def _views(self, number: int, entries: int) -> tuple[Codes, Numbers]:
         """A list's first ``entries`` codes and ids, as FAISS' own memory; stale after the next change of size."""
         invariant(0 < entries <= int(self._capacity[number]))
-        codes = faiss.rev_swig_ptr(self._memory.get_codes(number), entries * self.code_bytes)
-        ids = faiss.rev_swig_ptr(self._memory.get_ids(number), entries)
-        return codes.reshape(entries, self.code_bytes), ids
+        return _native_views(self._memory, number, entries, self.code_bytes)
 
     def _make_room(self, number: int, more: int) -> None:
         """Grow a list's memory so that appending does not move it; what it moves from is overwritten first."""
@@ -174,6 +171,21 @@ class CodeLists:
             codes[:] = kept
             kept.fill(0)
         self._memory.resize(number, size)
+
+
+def _native_views(memory: Any, number: int, entries: int, code_bytes: int) -> tuple[Codes, Numbers]:
+    codes = faiss.rev_swig_ptr(memory.get_codes(number), entries * code_bytes)
+    ids = faiss.rev_swig_ptr(memory.get_ids(number), entries)
+    return codes.reshape(entries, code_bytes), ids
+
+
+def _overwrite(index: Any, memory: Any, capacity: Numbers, code_bytes: int) -> None:
+    for number in np.flatnonzero(capacity).tolist():
+        codes, ids = _native_views(memory, number, int(capacity[number]), code_bytes)
+        codes.fill(0)
+        ids.fill(-1)
+        memory.resize(number, 0)
+    index.ntotal = 0
 
 
 def _array_lists(lists: Any) -> Any:

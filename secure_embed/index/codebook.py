@@ -11,7 +11,6 @@ matrices by Mezzadri, "How to generate random matrices from the classical compac
 """
 
 import os
-import secrets
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -113,6 +112,7 @@ class Codebook:
         records: int | None = None,
         lists: int | None = None,
         bits: int = 1,
+        random_bytes: RandomBytes = os.urandom,
     ) -> Self:
         """Place the centroids by ``vectors`` ((n, d) float32, unit length, not turned; a sample will do).
 
@@ -124,13 +124,14 @@ class Codebook:
             raise InvalidRequest("the vectors to train on are empty or not finite", code="vector_invalid")
         dimension = vectors.shape[1]
         if rotation is None:
-            rotation = cls.draw(dimension).rotation
+            rotation = cls.draw(dimension, random_bytes=random_bytes).rotation
         if rotation.shape != (dimension, dimension):
             raise InvalidRequest("the vectors to train on are of another dimension", code="dimension_invalid")
         total = len(vectors) if records is None else max(records, len(vectors))
         turned = np.ascontiguousarray(vectors @ rotation, dtype=np.float32)
         try:
-            centroids = _place_centroids(turned, lists_for(total) if lists is None else lists)
+            seed = int.from_bytes(random_bytes(4), "little") >> 1
+            centroids = _place_centroids(turned, lists_for(total) if lists is None else lists, seed)
         finally:
             turned.fill(0)
         return cls(rotation=rotation, centroids=centroids, bits=bits, version=version, trained_on=total)
@@ -214,7 +215,7 @@ def _ensure_orthogonal(rotation: Floats) -> None:
         raise _refused("its rotation is none")
 
 
-def _place_centroids(turned: Floats, lists: int) -> Floats:
+def _place_centroids(turned: Floats, lists: int, seed: int) -> Floats:
     dimension = turned.shape[1]
     if len(turned) < centroid_members_min:
         return np.zeros((1, dimension), np.float32)
@@ -228,7 +229,7 @@ def _place_centroids(turned: Floats, lists: int) -> Floats:
         dimension,
         lists,
         niter=training_rounds,
-        seed=secrets.randbelow(2**31),
+        seed=seed,
         min_points_per_centroid=1,
         max_points_per_centroid=samples_per_list_max,
     )

@@ -93,7 +93,7 @@ def world() -> Callable[..., World]:
         made = World(
             vectors=vectors,
             schema=schema or {},
-            codebook=codebook or Codebook.draw(d),
+            codebook=codebook or Codebook.draw(d, random_bytes=np.random.default_rng(seed).bytes),
             attributes=attributes or [{}] * n,
         )
         if fill:

@@ -164,10 +164,12 @@ def test_an_old_selection_of_everything_does_not_become_everything_new(world, ev
     made = world(2_400, 8, fill=False)
     made.shard.apply([made.added(1, 0, 1_200)])
     before = made.shard.select(everything, None)
-    made.shard.apply([Erased(sequence=s, position=s) for s in range(2, 1_202) if s < 1_200])
-    made.shard.apply([made.added(1_200, 1_200, 2_400)])
+    made.shard.apply([Erased(sequence=2 + at, position=at) for at in range(600)])
+    made.shard.apply([made.added(602, 1_200, 1_800)])
+    assert made.shard.size == before.count
     candidates = made.shard.scan(made.vectors[1_500:1_501], before, k=10, rerank_k=100)
-    assert set(candidates.positions.tolist()) <= set(range(1_200))
+    assert len(candidates.positions) == 100
+    assert set(candidates.positions.tolist()) <= set(range(600, 1_200))
 
 
 def test_a_closed_shard_answers_nothing(world, everything) -> None:

@@ -30,9 +30,19 @@ def test_a_rotation_comes_from_the_random_bytes_alone() -> None:
     assert asked == [16 * 16 * 16] * 2
 
 
+def test_training_is_repeated_by_the_same_random_bytes(make_clustered) -> None:
+    vectors, _ = make_clustered(4, 800, 16, clusters=5, noise=0.6)
+    first, second, other = (
+        Codebook.train(vectors, version=1, lists=8, random_bytes=np.random.default_rng(seed).bytes)
+        for seed in (1, 1, 2)
+    )
+    assert first.to_bytes() == second.to_bytes() != other.to_bytes()
+
+
 def test_rotations_favour_no_direction() -> None:
     """Where the first axis goes has mean zero and variance 1/d over many draws; a QR without signs fails this."""
-    images = np.array([Codebook.draw(4).rotation[0] for _ in range(800)])
+    random_bytes = np.random.default_rng(9).bytes
+    images = np.array([Codebook.draw(4, random_bytes=random_bytes).rotation[0] for _ in range(800)])
     assert np.abs(images.mean(axis=0)).max() < 0.1
     assert np.abs(images.var(axis=0) - 0.25).max() < 0.05
 
@@ -57,7 +67,7 @@ def test_no_centroid_stands_for_fewer_than_sixteen_records(make_clustered) -> No
     """A centroid of one record is that record's vector, in the clear and past its erasure."""
     vectors, _ = make_clustered(5, 2_000, 24, clusters=8, noise=0.3)
     vectors[0] = -vectors[1:].mean(axis=0) / np.linalg.norm(vectors[1:].mean(axis=0))  # far from everything
-    trained = Codebook.train(vectors, version=2, lists=100)
+    trained = Codebook.train(vectors, version=2, lists=100, random_bytes=np.random.default_rng(9).bytes)
     turned = trained.turn(vectors)
     assert 1 < trained.lists <= 100
     assert np.linalg.norm(trained.centroids - turned[0], axis=1).min() > 0.1

@@ -28,7 +28,8 @@ def test_what_the_room_exports_is_sorted_and_there() -> None:
 def test_recall_at_ten_after_rescoring_reaches_exact_search(world, make_clustered, lists: int, bits: int) -> None:
     """5,000 x 384, 50 clusters, noise 1.0 a dimension (hard: neighbours are barely nearer than the rest)."""
     vectors, queries = make_clustered(11, 5_000, 384, clusters=50, noise=1.0)
-    codebook = Codebook.train(vectors, version=2, lists=lists, bits=bits)
+    random_bytes = np.random.default_rng(12).bytes
+    codebook = Codebook.train(vectors, version=2, lists=lists, bits=bits, random_bytes=random_bytes)
     made = world(5_000, 384, codebook=codebook, fill=False)
     made.vectors, made.halves = vectors, vectors.astype(np.float16)
     made.shard.apply([made.added(1, 0, 5_000)])
@@ -47,7 +48,7 @@ def test_estimates_are_cosines_best_first(world, everything) -> None:
     assert len(candidates.positions) == 100
     assert (np.diff(candidates.estimates) <= 0).all()
     cosines = made.vectors[candidates.positions] @ query[0]
-    assert np.abs(candidates.estimates - cosines).max() < 0.15
+    assert np.abs(candidates.estimates - cosines).max() < 0.2
     assert candidates.positions[0] == 7
 
 
@@ -140,6 +141,7 @@ def test_opened_vectors_are_wiped_also_when_opening_fails(world) -> None:
     made.shard.score(np.arange(600), made.vectors[:1], ticket=ticket_of(600))
     assert len(made.buffers) == 3
     assert not any(buffer.any() for buffer in made.buffers)
+    assert not made.shard._rescorer._buffers.singles.any()
 
     def half_way(at: np.ndarray, out: np.ndarray) -> np.ndarray:
         out[:] = made.halves[at]
@@ -217,6 +219,16 @@ def test_faiss_threads_of_the_calling_thread_are_left_as_they_were(world, everyt
     thread.start()
     thread.join()
     assert seen == [3]
+
+
+def test_a_narrow_filter_is_answered_whole_further_up(world) -> None:
+    """1,500 records: estimated where they are a fifth of the collection, all opened where they are a tenth."""
+    for records, exhaustive in ((7_500, False), (15_000, True)):
+        made = world(records, 8, schema={"n": "long"}, attributes=[{"n": i} for i in range(records)])
+        selection = made.shard.select(RowFilter(permits=(Compare("n", "<", 1_500),)), None)
+        candidates = made.shard.scan(made.vectors[:1], selection, k=10, rerank_k=200)
+        assert candidates.exhaustive is exhaustive
+        assert len(candidates.positions) == (1_500 if exhaustive else 200) <= openings_max(200, 10)
 
 
 def test_a_query_s_ticket_covers_what_scan_may_name(world, everything) -> None:
