@@ -46,6 +46,7 @@ imports: setup
 
 vectors: setup
 	@$(BIN)/python audit/check_vectors.py tests/vectors
+	@$(BIN)/python audit/verify --vectors tests/vectors
 
 bench: setup
 	@$(BIN)/python benchmarks/main_job.py

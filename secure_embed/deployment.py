@@ -224,12 +224,20 @@ class Deployment:
         opened.callback(self.holdings.close)
         profiles = load_profiles(settings.path(settings.policies.folder) / "risk", development=settings.dev)
         trails = Trails(self.log, keyring.secret(Secret.LOG_HMAC))
-        erasing = Erasing(deployment=keyring.deployment_id, store=store, catalogue=catalogue, signer=signer)
+        risk = RiskControl(profiles, ledger)
+        erasing = Erasing(
+            deployment=keyring.deployment_id,
+            store=store,
+            catalogue=catalogue,
+            risk=risk,
+            log=self.log,
+            signer=signer,
+        )
         _finish_interrupted(erasing, self.holdings, trails)
         self.vault = Vault(
             authenticator=authenticator,
             authorizer=authorizer,
-            risk=RiskControl(profiles, ledger),
+            risk=risk,
             trails=trails,
             log=self.log,
             encoder=encoder or load_from(settings),
@@ -282,6 +290,7 @@ def issuer_profile(settings: Settings, issuer: IssuerSettings) -> IssuerProfile:
         client_id_claim=issuer.client_id_claim,
         purposes_claim=issuer.purposes_claim,
         attribute_claims=issuer.attribute_claims,
+        attribute_types=issuer.attribute_types,
         leeway_s=issuer.leeway_s,
         lifetime_max_s=issuer.lifetime_max_s,
         development=issuer.development,

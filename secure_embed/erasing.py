@@ -12,10 +12,11 @@ from uuid import UUID
 
 import orjson
 
-from secure_embed.audit import NoteSigner, sign_note
+from secure_embed.audit import AuditLog, NoteSigner, leaf_hash, sign_note
 from secure_embed.holding import Holding
 from secure_embed.holdings import Holdings
 from secure_embed.keys import CatalogueKeys, CatalogueValue
+from secure_embed.risk import RiskControl
 from secure_embed.store import RecordStore
 from secure_embed.types import Position, Ticket
 
@@ -37,10 +38,21 @@ class ErasureState:
 
 
 class Erasing:
-    def __init__(self, *, deployment: UUID, store: RecordStore, catalogue: CatalogueKeys, signer: NoteSigner) -> None:
+    def __init__(
+        self,
+        *,
+        deployment: UUID,
+        store: RecordStore,
+        catalogue: CatalogueKeys,
+        risk: RiskControl,
+        log: AuditLog,
+        signer: NoteSigner,
+    ) -> None:
         self._deployment = deployment
         self._store = store
         self._catalogue = catalogue
+        self._risk = risk
+        self._log = log
         self._signer = signer
 
     def run(
@@ -66,6 +78,7 @@ class Erasing:
         destroyed = []
         for holding, at in what:
             shredded = holding.erase(at, ticket=ticket)
+            self._risk.forget(holding.uuid, holding.ledger_tags(at))
             destroyed.append(
                 {
                     "collection": holding.collection.name,
@@ -83,10 +96,11 @@ class Erasing:
             "reason": started.reason,
             "records": started.records,
             "destroyed": destroyed,
-            "intent_index": ticket.intent_index,
+            "log_index": ticket.intent_index,
+            "log_leaf_hash": leaf_hash(self._log.entries(ticket.intent_index, 1)[0]).hex(),
             "remains": _REMAINS,
         }
-        text = orjson.dumps(receipt, option=orjson.OPT_SORT_KEYS | orjson.OPT_INDENT_2).decode()
+        text = orjson.dumps(receipt, option=orjson.OPT_SORT_KEYS).decode()
         note = sign_note(self._signer, kind="erasure-receipt", text=text + "\n")
         done = ErasureState(state="done", reason=started.reason, records=started.records, note=note)
         self._put(identifier, done)

@@ -69,6 +69,7 @@ class IssuerSettings(_Part):
     leeway_s: Annotated[int, Field(ge=0, le=60)] = 5
     lifetime_max_s: Annotated[int, Field(ge=60, le=86_400)] = 3_600
     attribute_claims: dict[str, str] = {"department": "department", "clearance": "clearance"}
+    attribute_types: dict[str, Literal["string", "long", "bool"]] = {"department": "string", "clearance": "long"}
     purposes_claim: str = "purposes"
     development: bool = False
 

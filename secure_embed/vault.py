@@ -418,8 +418,6 @@ class Vault:
         trail.detail(erasure=str(identifier), requested=count)
         trail.intend(openings_max=count)
         state = self._erasing.run(identifier, what, reason=reason, ticket=trail.ticket())
-        for holding, at in what:
-            self._risk.forget(holding.uuid, holding.ledger_tags(at))
         return _erasure(identifier, state, trail.done(results=count))
 
     def erasure(self, call: Call, identifier: UUID) -> Erasure:

@@ -2,13 +2,11 @@
 this package, use `audit/verify` instead.
 """
 
-import shutil
 from pathlib import Path
 
 import click
 
 from secure_embed.cli.output import as_json, emit, root_option
-from secure_embed.errors import ConfigurationError
 
 __all__ = ["audit"]
 
@@ -52,11 +50,8 @@ def show(root: Path, start: int, count: int) -> None:
 @as_json
 def export(root: Path, folder: Path, json_: bool) -> None:
     """Copy the log for an auditor. Of a running service: what was committed when the copy was made."""
-    from secure_embed.audit import open_view
+    from secure_embed.audit import export_folder
     from secure_embed.deployment import LOG
 
-    if folder.exists():
-        raise ConfigurationError(f"{folder} is there already", code="export_exists")
-    shutil.copytree(root / LOG, folder, ignore=shutil.ignore_patterns("lock"))
-    size = open_view(folder).head().size
+    size = export_folder(root / LOG, folder).size
     emit({"folder": str(folder), "size": size}, json_, [f"{size} entries in {folder}"])

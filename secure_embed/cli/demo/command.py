@@ -12,6 +12,7 @@ from secure_embed.errors import ConfigurationError
 __all__ = ["demo"]
 
 MARK = ".secure-embed-demo"
+columns_without_terminal = 120
 
 
 @click.command()
@@ -32,7 +33,10 @@ def demo(root: Path, json_: bool) -> None:
     _clear(root)
     root.mkdir(parents=True)
     (root / MARK).touch()
-    scenario = Scenario(root / "deployment", Console(stderr=json_, highlight=False))
+    console = Console(stderr=json_, highlight=False)
+    if not console.is_terminal:
+        console.width = columns_without_terminal
+    scenario = Scenario(root / "deployment", console)
     try:
         rows = scenario.run()
     finally:

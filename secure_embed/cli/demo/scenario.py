@@ -51,9 +51,11 @@ class Scenario:
         began = time.monotonic()
         for number, (title, step) in enumerate(self._steps(), start=1):
             self._console.rule(f"[bold]{number}. {title}", align="left")
+            step_began = time.monotonic()
             what, ok = step()
             self._rows.append((title, what, ok))
-            self._say(("[green]ok[/]  " if ok else "[red]NOT AS IT SHOULD BE[/]  ") + what)
+            took = f" [dim]({time.monotonic() - step_began:.1f} s)[/]"
+            self._say(("[green]ok[/]  " if ok else "[red]NOT AS IT SHOULD BE[/]  ") + what + took)
         self._summary(time.monotonic() - began)
         return self._rows
 
@@ -338,7 +340,7 @@ class Scenario:
         tampered = self._verify(copy)
         self._console.print(tampered.stdout, style="dim", markup=False)
         shutil.rmtree(copy)
-        named = next((line.strip() for line in tampered.stdout.splitlines() if "entry" in line), "")
+        named = next((" ".join(line.split()) for line in tampered.stdout.splitlines() if "entry" in line), "")
         ok = clean.returncode == 0 and tampered.returncode == 1 and bool(named)
         return f"the log verifies; with one bit of a copy flipped the verifier says: {named}", ok
 

@@ -71,9 +71,8 @@ def test_the_log_is_verified_shown_and_exported(made, tmp_path):
     assert "as signed" in run("audit", "verify", "--root", str(made)).stdout
     run("audit", "show", "--root", str(made))
     run("audit", "export", "--root", str(made), "--to", str(tmp_path / "copy"))
-    assert (
-        "export_exists" in run("audit", "export", "--root", str(made), "--to", str(tmp_path / "copy"), status=78).stderr
-    )
+    refused = run("audit", "export", "--root", str(made), "--to", str(tmp_path / "copy"), status=5)
+    assert "export_target_not_empty" in refused.stderr
 
 
 def test_doctor_names_what_is_lacking(made):
