@@ -257,12 +257,28 @@ class TestErase:
         requests = [new_request() for _ in batches]
         for rows, request in zip(batches, requests, strict=True):
             store.append(c, rows, request=request)
-        assert store.erase(c, [Position(7), Position(0)], ticket=ticket) == 1
-        assert [row.position for row in contents(store, c)] == [1, 2, 5, 6, 8, 9, 10]
+        store.append(c, batch(11, 2), request=None)
+        assert store.erase(c, [Position(7), Position(0), Position(12)], ticket=ticket) == 1
+        assert [row.position for row in contents(store, c)] == [1, 2, 5, 6, 8, 9, 10, 11]
         assert store.fetch(c, [Position(0), Position(7)], all_fields) == {}
         assert store.locate(c, [batches[0][0].id_tag, batches[1][2].id_tag]) == {}
         assert [store.replay(c, request) is None for request in requests] == [True, True, False]
-        assert store.versions(c) == Versions(data=5, erasure=1, codebook=0, next_position=Position(11), records=7)
+        assert store.versions(c) == Versions(data=7, erasure=1, codebook=0, next_position=Position(13), records=8)
+
+    def test_a_request_whose_records_are_all_erased_is_a_new_one(
+        self, store: RecordStore, c: UUID, batch: Batch, new_request: NewRequest, ticket: Ticket
+    ) -> None:
+        """A limit: nothing that names erased records is kept, so a retry after the erasure writes them again."""
+        rows, request = batch(0, 2), new_request()
+        store.append(c, rows, request=request)
+        again = [replace(row, position=Position(row.position + 2)) for row in rows]
+        store.erase(c, [Position(0)], ticket=ticket)
+        with pytest.raises(Conflict) as refused:
+            store.append(c, again, request=request)
+        assert refused.value.code == "record_exists"
+        store.erase(c, [Position(1)], ticket=ticket)
+        assert store.append(c, again, request=request).replayed is False
+        assert contents(store, c) == again
 
     def test_it_is_idempotent_and_an_epoch_counts_only_what_was_there(
         self, store: RecordStore, c: UUID, batch: Batch, ticket: Ticket
