@@ -58,7 +58,12 @@ class _Case:
 
 
 def generate(plan: Plan, *, records: int = SIZE, seed: int = SEED) -> Generated:
-    """``records`` records shared evenly among the cases, in shuffled order, with the queries that ask for them."""
+    """``records`` records shared evenly among the cases, in shuffled order, with the queries that ask for them.
+
+    Raises ``ValueError`` for fewer than ``SIZE``: every case needs its records, and somebody whom it can befall.
+    """
+    if records < SIZE:
+        raise ValueError(f"a collection has at least {SIZE} records")
     rng = Random(f"{plan.collection}/{seed}/{records}")  # noqa: S311 - a corpus has to be reproducible, not secret
     banks = {language: load_bank(plan.collection, language) for language in ("en", "de", "es")}
     cases = [
@@ -100,7 +105,7 @@ class _People:
         taken: set[str] = set()
         for language in dict.fromkeys(case.language for case in cases):
             part = sum(case.language == language for case in cases) / len(cases)
-            count = max(20, round(records * subjects_per_record * part))
+            count = round(records * subjects_per_record * part)
             self._subjects[language] = invent(count, language, rng, prefix=plan.subject_prefix, taken=taken)
 
     def draw(self, case: _Case) -> Subject:

@@ -65,7 +65,7 @@ def load(collection: str, *, root: Path | None = None) -> Corpus:
 
 
 def write(out: Path, *, records: int = SIZE, seed: int = SEED) -> None:
-    """Make both collections under ``out``, ``records`` records each. Files that are there are replaced."""
+    """Make both collections under ``out``, ``records`` records each (``SIZE`` or more). Files that are there are replaced."""
     for name, plan in plans.items():
         made = generate(plan, records=records, seed=seed)
         folder = out / name
@@ -134,6 +134,8 @@ def main() -> None:
     parser.add_argument("--records", type=int, default=SIZE, help=f"records in each collection (default {SIZE})")
     parser.add_argument("--seed", type=int, default=SEED)
     given = parser.parse_args()
+    if given.records < SIZE:
+        parser.error(f"a collection has at least {SIZE} records")
     write(given.out, records=given.records, seed=given.seed)
 
 

@@ -53,6 +53,12 @@ def test_a_larger_one_for_benchmarks_keeps_the_promises(tmp_path):
     assert len(large.records) == len({r.text for r in large.records}) == 3_000
 
 
+def test_a_smaller_one_is_refused_and_nothing_is_written(tmp_path):
+    with pytest.raises(ValueError, match="at least"):
+        corpus.write(tmp_path / "out", records=1_199)
+    assert not (tmp_path / "out").exists()
+
+
 def test_size_and_languages(bundled):
     assert len(bundled.records) == 1_200
     countries = Counter(r.attributes["country"] for r in bundled.records)
