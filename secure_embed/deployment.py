@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 from uuid import uuid4
 
 from secure_embed.access import Authenticator, Authorizer, DevelopmentIssuer, IssuerProfile
@@ -63,6 +63,7 @@ def create(
     dev: bool,
     model: str = "bge-m3",
     model_folder: Path | None = None,
+    dtype: Literal["float32", "bfloat16"] | None = None,
     host: str = "127.0.0.1",
     port: int = 8443,
     passphrase_file: Path | None = None,
@@ -70,6 +71,7 @@ def create(
     """Make a deployment at ``root``, whole or not at all.
 
     ``passphrase_file``: one that exists, mode 0600, and stays where it is; None: one is made in ``secrets/``.
+    ``dtype``: of the model's arithmetic; None: bfloat16 where this processor has it, about three times as fast.
     ``dev``: with a development issuer and a self-signed certificate. Raises ``ConfigurationError``
     (``deployment_exists``) unless ``root`` is absent or empty.
     """
@@ -87,7 +89,8 @@ def create(
         if dev:
             DevelopmentIssuer.create(made / DEVELOPMENT_ISSUER)
             _self_signed(made / TLS)
-        text = _settings_text(dev, model, model_folder, host, port, passphrase_file)
+        text = _settings_text(dev, host, port, passphrase_file)
+        text += _encoder_text(model, model_folder, dtype or ("bfloat16" if has_bfloat16() else "float32"))
         (made / SETTINGS_FILE).write_text(text)
         _first_keys(made, passphrase_file or made / PASSPHRASE)
         for path in made.rglob("*"):  # what was copied brought its own permissions
@@ -110,9 +113,7 @@ def _signer(keyring: Keyring) -> NoteSigner:
     return NoteSigner(f"secure-embed.local/{keyring.deployment_id}", keyring.secret(Secret.LOG_SIGNING))
 
 
-def _settings_text(
-    dev: bool, model: str, model_folder: Path | None, host: str, port: int, passphrase_file: Path | None
-) -> str:
+def _settings_text(dev: bool, host: str, port: int, passphrase_file: Path | None) -> str:
     lines = [
         "# Settings of this deployment; docs/operations.md explains each. Relative paths count from this folder.",
         "[server]",
@@ -121,14 +122,12 @@ def _settings_text(
         f"health_port = {port + 1}",
         f'public_url = "https://localhost:{port}"',
         "",
-        "[encoder]",
-        f'model = "{model}"',
+        "[policies]",
+        'risk_profile = "standard"',
+        "",
     ]
-    if model_folder is not None:
-        lines.append(f"folder = '{model_folder.absolute()}'")
     if passphrase_file is not None:
-        lines += ["", "[keys]", f"passphrase_file = '{passphrase_file.absolute()}'"]
-    lines += ["", "[policies]", 'risk_profile = "standard"', ""]
+        lines += ["[keys]", f"passphrase_file = '{passphrase_file.absolute()}'", ""]
     if dev:
         lines += [
             "# DEVELOPMENT ISSUER: hands out any token. The service refuses it without --dev.",
@@ -145,7 +144,23 @@ def _settings_text(
             '# issuer = "https://login.example.org/realms/hospital"',
             '# jwks_uri = "https://login.example.org/realms/hospital/certs"',
         ]
+    return "\n".join([*lines, "", ""])
+
+
+def _encoder_text(model: str, folder: Path | None, dtype: str) -> str:
+    lines = ["[encoder]", f'model = "{model}"', f'dtype = "{dtype}"']
+    if folder is not None:
+        lines.append(f"folder = '{folder.absolute()}'")
     return "\n".join(lines) + "\n"
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; elsewhere it is emulated, and slower than float32."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text().split()
+    except OSError:
+        return False
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(flags)
 
 
 def _self_signed(folder: Path) -> None:

@@ -29,6 +29,7 @@ __all__ = ["serve"]
 backlog_max = 256
 keep_alive_s = 15
 shutdown_s = 30
+goodbye_s = 0.5  # for peers that close their side when asked to
 first_passed_socket = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 
 
@@ -69,6 +70,24 @@ class _Companion(uvicorn.Server):
 
 
 class _Announcing(uvicorn.Server):
+    """Says when it is ready, and ends without waiting for callers that are connected and ask nothing."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        idle = asyncio.create_task(self._drop_idle())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            idle.cancel()
+
+    async def _drop_idle(self) -> None:
+        """Once the last answer is out: a peer that does not read would hold up its TLS connection's end for 30 s."""
+        while self.server_state.tasks:
+            await asyncio.sleep(0.05)
+        await asyncio.sleep(goodbye_s)
+        for connection in list(self.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
