@@ -168,6 +168,10 @@ class Record:
 
     def __post_init__(self) -> None:
         _ensure_text("record_id_invalid", "a record's id", self.id, record_id_bytes_max)
+        if self.id in {".", ".."}:  # clients drop them from paths, escaped or not (RFC 3986 section 5.2.4)
+            raise InvalidRequest(
+                "'.' and '..' cannot be named in a path, so no record can be", code="record_id_invalid"
+            )
         _ensure_text("text_invalid", "a record's text", self.text, text_bytes_max)
         if not self.text.strip():
             raise InvalidRequest("a record's text is blank", code="text_invalid")

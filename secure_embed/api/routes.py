@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Request, Security
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from secure_embed.answers import CollectionView, Erasure, Question
 from secure_embed.api import models, shapes
@@ -15,6 +16,14 @@ from secure_embed.types import Action
 
 __all__ = ["router"]
 
+
+class _AnyText(StringConvertor):
+    """All that follows, slashes and line ends too: with Starlette's ``path`` an id and the id before its line end are one."""
+
+    regex = r"[\s\S]+"
+
+
+register_url_convertor("any", _AnyText())
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
 NDJSON = "application/x-ndjson"
@@ -123,7 +132,7 @@ async def _batch(request: Request) -> list[models.RecordRequest]:
 
 
 @router.get(
-    "/collections/{collection}/records/{record:path}", name=Action.RECORD_READ, dependencies=[_door("records:read")]
+    "/collections/{collection}/records/{record:any}", name=Action.RECORD_READ, dependencies=[_door("records:read")]
 )
 async def fetch(request: Request, collection: str, record: str) -> models.RecordAnswer:
     found = await threads_of(request).run(vault_of(request).fetch, call_of(request), collection, record)
@@ -138,7 +147,7 @@ async def fetch(request: Request, collection: str, record: str) -> models.Record
 
 
 @router.delete(
-    "/collections/{collection}/records/{record:path}", name=Action.RECORD_ERASE, dependencies=[_door("records:erase")]
+    "/collections/{collection}/records/{record:any}", name=Action.RECORD_ERASE, dependencies=[_door("records:erase")]
 )
 async def erase_record(request: Request, collection: str, record: str) -> models.ErasureAnswer:
     return _erasure(await threads_of(request).run(vault_of(request).erase_record, call_of(request), collection, record))

@@ -6,12 +6,46 @@ import ssl
 import subprocess
 import sys
 import threading
+from urllib.parse import quote
 
 import pytest
 
 from secure_embed.cli.demo.cast import Cast
 from secure_embed.cli.demo.service import Service, free_port
 from secure_embed.errors import Unavailable
+
+IDENTIFIERS = [
+    *(
+        "ä",
+        "日本語",
+        "a/b/c",
+        "../../etc/passwd",
+        "%2e%2e",
+        "%2F",
+        "a b",
+        "x" * 512,
+        "\u202etxt",
+        "🏥",
+        "a\u0000b",
+        "'; --",
+    ),
+    *(
+        "?q=1#f",
+        "\u00e9",
+        "e\u0301",
+        " ",
+        "...",
+        "a//b",
+        "a;b",
+        "a+b",
+        "line",
+        "line\n",
+        "line\n\n",
+        "\n",
+        "\ufeff",
+        "\U0010ffff",
+    ),
+]
 
 pytestmark = [pytest.mark.model, pytest.mark.service]
 
@@ -25,6 +59,9 @@ def running(tmp_path_factory):
     create(root, dev=True, model="all-minilm-l6-v2", port=port)
     service = Service(root, port)
     service.start()
+    writer = Cast(root, f"https://localhost:{port}").ingest_service()
+    writer.call("POST", "/v1/collections", {"name": "complaints", "attributes": {"sensitivity": "long"}}).value()
+    writer.close()
     yield root, port, service
     service.stop()
 
@@ -41,7 +78,6 @@ def test_the_main_job_and_a_kill_in_the_middle_of_an_ingest(running):
     root, port, service = running
     cast = Cast(root, f"https://localhost:{port}")
     writer = cast.ingest_service()
-    writer.call("POST", "/v1/collections", {"name": "complaints", "attributes": {"sensitivity": "long"}}).value()
     acknowledged, sent = [], []
 
     def ingest():
@@ -82,6 +118,21 @@ def test_the_main_job_and_a_kill_in_the_middle_of_an_ingest(running):
     )
     assert retried.status == 201
     assert there(last) == 10
+
+
+def test_ids_of_any_unicode_come_back_as_they_were(running):
+    """An id is the caller's own; it is never interpreted, normalised or cut, in a body or in a path."""
+    root, port, _ = running
+    cast = Cast(root, f"https://localhost:{port}")
+    sent = [
+        {"id": i, "text": f"one of a kind {n}", "attributes": {"sensitivity": 0}} for n, i in enumerate(IDENTIFIERS)
+    ]
+    answer = cast.ingest_service().call("POST", "/v1/collections/complaints/records", {"records": sent})
+    assert answer.status == 201, answer.body
+    reader = cast.complaint_handler()
+    for record in sent:
+        found = reader.call("GET", f"/v1/collections/complaints/records/{quote(record['id'], safe='')}").value()
+        assert (found["id"], found["text"]) == (record["id"], record["text"])
 
 
 def test_a_second_service_on_the_same_deployment_is_refused(running):

@@ -49,7 +49,7 @@ def test_the_readme_has_every_path():
 
     readme = (ROOT / "README.md").read_text()
     for route in (*router.routes, *log_router.routes):
-        assert f"{route.path.replace(':path', '')}`" in readme, route.path
+        assert f"{re.sub(':[a-z]+', '', route.path)}`" in readme, route.path
 
 
 def test_nothing_names_a_machine_or_a_tool_of_its_makers():
