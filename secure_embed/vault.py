@@ -11,7 +11,6 @@ from uuid import UUID, uuid4
 
 import orjson
 
-from secure_embed.access import Authenticator, Authorizer, require_scope
 from secure_embed.answers import CollectionView, Erasure, Fetched, Hit, Ingested, QueryResult, Question
 from secure_embed.audit import AuditLog, parse_tile_path
 from secure_embed.embed import Encoder
@@ -25,6 +24,7 @@ from secure_embed.errors import (
     NotFound,
     SecureEmbedError,
 )
+from secure_embed.gate import Gate
 from secure_embed.holding import Holding, Meta
 from secure_embed.holdings import Holdings
 from secure_embed.index import RabitqShard, Selection, openings_max
@@ -49,7 +49,6 @@ from secure_embed.types import (
     Principal,
     Receipt,
     Record,
-    Refusal,
     Ticket,
     Vectors,
 )
@@ -84,8 +83,7 @@ class Vault:
     def __init__(
         self,
         *,
-        authenticator: Authenticator,
-        authorizer: Authorizer,
+        gate: Gate,
         risk: RiskControl,
         trails: Trails,
         log: AuditLog,
@@ -97,8 +95,7 @@ class Vault:
         rerank_k: int,
         batch_records_max: int,
     ) -> None:
-        self._authenticator = authenticator
-        self._authorizer = authorizer
+        self._gate = gate
         self._risk = risk
         self._trails = trails
         self._log = log
@@ -116,35 +113,15 @@ class Vault:
         self, trail: Trail, collection: str | None, declared: Declared | None = None
     ) -> tuple[Principal, Permit]:
         """token -> principal -> scope -> policy; raises the refusal, which the trail logs on its way out."""
-        principal = self._identify(trail)
+        principal = self._gate.identify(trail)
         if collection is not None and self._holdings.knows(collection):
             trail.collection = collection  # an unknown name is the caller's own text, and stays out of the log
-        return principal, self._permit(trail, principal, trail.action, collection, declared)
-
-    def _identify(self, trail: Trail) -> Principal:
-        principal = self._authenticator.authenticate(trail.call.authorization)
-        trail.principal = principal
-        require_scope(principal, trail.action)
-        return principal
-
-    def _permit(
-        self,
-        trail: Trail,
-        principal: Principal,
-        action: Action,
-        collection: str | None,
-        declared: Declared | None = None,
-    ) -> Permit:
-        decision = self._authorizer.authorize(principal, action, collection, trail.call.purpose, declared)
-        trail.decided(decision)
-        if isinstance(decision, Refusal):
-            raise decision.error
-        return decision
+        return principal, self._gate.permit(trail, principal, trail.action, collection, declared)
 
     def refuse(self, call: Call, error: SecureEmbedError) -> None:
         """Log a refusal that the door made (a malformed body, say) and raise it. An unknown caller gets its 401."""
         with self._trails.begin(call, call.action) as trail:
-            trail.principal = self._authenticator.authenticate(call.authorization)
+            self._gate.name(trail)
             raise error
 
     # --- collections -----------------------------------------------------------------------------------------------
@@ -164,9 +141,9 @@ class Vault:
         with self._trails.begin(call, Action.COLLECTION_LIST) as trail:
             principal, _ = self._enter(trail, None)
             views = [
-                self._view(principal, self._holdings.named(name), call.purpose)
+                self._view(trail, principal, self._holdings.named(name))
                 for name in self._holdings.names()
-                if self._may(principal, Action.COLLECTION_READ, name, call.purpose)
+                if self._gate.may(trail, principal, Action.COLLECTION_READ, name)
             ]
             return views, trail.done(results=len(views))
 
@@ -174,25 +151,15 @@ class Vault:
         with self._trails.begin(call, Action.COLLECTION_READ) as trail:
             principal, _ = self._enter(trail, name)
             holding = self._holdings.named(name)
-            return self._view(principal, holding, call.purpose, trail.done())
-
-    def _may(self, principal: Principal, action: Action, name: str, purpose: str | None) -> bool:
-        return isinstance(self._authorizer.authorize(principal, action, name, purpose), Permit)
+            return self._view(trail, principal, holding, trail.done())
 
     def _view(
-        self, principal: Principal, holding: Holding, purpose: str | None, receipt: Receipt | None = None
+        self, trail: Trail, principal: Principal, holding: Holding, receipt: Receipt | None = None
     ) -> CollectionView:
-        reads_all = self._reads_all(principal, holding.collection.name, purpose)
+        reads_all = self._gate.reads_all(trail, principal, holding.collection.name)
         return CollectionView(
             collection=holding.collection, records=holding.records if reads_all else None, receipt=receipt
         )
-
-    def _reads_all(self, principal: Principal, name: str, purpose: str | None) -> bool:
-        """Whether the principal may read the text of every record of the collection."""
-        if "records:read" not in principal.scopes:
-            return False
-        decision = self._authorizer.authorize(principal, Action.RECORD_READ, name, purpose)
-        return isinstance(decision, Permit) and decision.rows.unrestricted
 
     # --- ingest ----------------------------------------------------------------------------------------------------
 
@@ -238,7 +205,7 @@ class Vault:
     def query(self, call: Call, name: str, ask: Question) -> QueryResult:
         with self._trails.begin(call, Action.QUERY) as trail:
             principal, permit = self._enter(trail, name)
-            reads_texts = ask.include_text and self._permit_texts(trail, principal, name)
+            reads_texts = ask.include_text and self._gate.permit_texts(trail, principal, name)
             holding = self._in_space(self._holdings.named(name))
             asked = self._admit(trail, principal, permit, holding, ask)
             trail.intend(openings_max=openings_max(self._rerank_k, ask.k))
@@ -270,7 +237,7 @@ class Vault:
             k=ask.k,
             has_vector=ask.has_vector,
             collection_records=records,
-            reads_all=self._reads_all(principal, holding.collection.name, trail.call.purpose),
+            reads_all=self._gate.reads_all(trail, principal, holding.collection.name),
         )
         text = normalise_query(ask.text)
         if not text:
@@ -306,14 +273,8 @@ class Vault:
     def _recheck(self, trail: Trail, principal: Principal, name: str, found: _Found) -> None:
         """The whole policy once more, on the records themselves. It agrees with the row filter, or nothing leaves."""
         attributes = [found.metas[position].attributes for position, _ in found.hits]
-        if not all(self._authorizer.recheck(principal, Action.QUERY, name, trail.call.purpose, attributes)):
+        if not all(self._gate.recheck(trail, principal, Action.QUERY, name, attributes)):
             raise IntegrityFailure("the row filter and the policy disagree", code="row_filter_mismatch")
-
-    def _permit_texts(self, trail: Trail, principal: Principal, name: str) -> bool:
-        """Raise unless the caller may read texts at all; which ones is decided hit by hit."""
-        require_scope(principal, Action.RECORD_READ)
-        self._permit(trail, principal, Action.RECORD_READ, name)
-        return True
 
     def _texts(
         self,
@@ -325,13 +286,8 @@ class Vault:
         ticket: Ticket,
     ) -> dict[Position, str]:
         """Texts of the hits that policy lets the caller read; a hit may be found and still not be readable."""
-        readable = self._authorizer.recheck(
-            principal,
-            Action.RECORD_READ,
-            holding.collection.name,
-            trail.call.purpose,
-            [found.metas[position].attributes for position in at],
-        )
+        attributes = [found.metas[position].attributes for position in at]
+        readable = self._gate.recheck(trail, principal, Action.RECORD_READ, holding.collection.name, attributes)
         return holding.texts([p for p, may in zip(at, readable, strict=True) if may], ticket=ticket)
 
     def _ledger_key(self, holding: Holding, principal: Principal) -> LedgerKey:
@@ -372,9 +328,7 @@ class Vault:
         meta = holding.describe([position]).get(position) if position is not None else None
         if position is None or meta is None:
             raise _record_not_found()
-        may = self._authorizer.recheck(
-            principal, trail.action, holding.collection.name, trail.call.purpose, [meta.attributes]
-        )
+        may = self._gate.recheck(trail, principal, trail.action, holding.collection.name, [meta.attributes])
         if not all(may):
             raise _record_not_found()
         return position, meta
@@ -389,28 +343,17 @@ class Vault:
             return self._erase(trail, [(holding, (position,))], reason="record")
 
     def erase_subject(self, call: Call, subject: str, names: Sequence[str] | None, *, reason: str) -> Erasure:
-        """All records of a data subject, in every collection where policy lets the caller erase, or in those named.
-
-        A permit that reaches only some rows is refused: what it left over would still be the subject's.
-        """
+        """All records of a data subject, in every collection where policy lets the caller erase, or in those named."""
         with self._trails.begin(call, Action.RECORD_ERASE) as trail:
-            chosen = self._erasable(trail, self._identify(trail), names)
+            chosen = self._erasable(trail, names)
             trail.detail(subject_hmac=trail.hashed("subject", subject))
             return self._erase(trail, [(h, h.of_subject(subject)) for h in chosen], reason=reason)
 
-    def _erasable(self, trail: Trail, principal: Principal, names: Sequence[str] | None) -> list[Holding]:
-        """Where the caller may erase; raises ``Forbidden`` where it may not, or only some rows."""
-        allowed = []
-        for name in dict.fromkeys(names or self._holdings.names()):
-            decision = self._authorizer.authorize(principal, Action.RECORD_ERASE, name, trail.call.purpose)
-            trail.decided(decision)
-            if isinstance(decision, Permit) and decision.rows.unrestricted:
-                allowed.append(self._holdings.named(name))
-            elif names or isinstance(decision, Permit):
-                raise Forbidden("policy does not let you erase all of a subject's records there")
-        if not allowed:
-            raise Forbidden("policy does not let you erase")
-        return allowed
+    def _erasable(self, trail: Trail, names: Sequence[str] | None) -> list[Holding]:
+        principal = self._gate.identify(trail)
+        asked = names or self._holdings.names()
+        allowed = self._gate.erases_all_in(trail, principal, asked, named=names is not None)
+        return [self._holdings.named(name) for name in allowed]
 
     def _erase(self, trail: Trail, what: Sequence[tuple[Holding, Sequence[Position]]], *, reason: str) -> Erasure:
         identifier = uuid4()
@@ -422,7 +365,7 @@ class Vault:
 
     def erasure(self, call: Call, identifier: UUID) -> Erasure:
         with self._trails.begin(call, Action.RECORD_ERASE) as trail:
-            self._erasable(trail, self._identify(trail), None)
+            self._erasable(trail, None)
             state = self._erasing.state(identifier)
             return _erasure(identifier, state, trail.done(results=1))
 

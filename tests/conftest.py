@@ -144,7 +144,8 @@ def as_sent(record: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def encoder(tmp_path_factory: pytest.TempPathFactory) -> "Encoder":
-    from secure_embed.deployment import create, load_from
+    from secure_embed.deployment import load_from
+    from secure_embed.founding import create
     from secure_embed.settings import Settings
 
     root = tmp_path_factory.mktemp("encoder") / "deployment"
@@ -154,7 +155,7 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> "Encoder":
 
 @pytest.fixture
 def empty_house(tmp_path: Path, encoder: "Encoder") -> Iterator[House]:
-    from secure_embed.deployment import create
+    from secure_embed.founding import create
 
     root = tmp_path / "deployment"
     create(root, dev=True, model="all-minilm-l6-v2")
@@ -169,7 +170,7 @@ def empty_house(tmp_path: Path, encoder: "Encoder") -> Iterator[House]:
 def house(tmp_path_factory: pytest.TempPathFactory, encoder: "Encoder") -> Iterator[House]:
     """Both demo collections, whole. Tests may query it; they must not change its records."""
     from secure_embed.cli.demo import corpus
-    from secure_embed.deployment import create
+    from secure_embed.founding import create
 
     root = tmp_path_factory.mktemp("house") / "deployment"
     create(root, dev=True, model="all-minilm-l6-v2")

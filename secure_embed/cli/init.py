@@ -35,7 +35,7 @@ def init(
     root: Path, dev: bool, encoder: str, model_folder: Path | None, passphrase_file: Path | None, port: int, json_: bool
 ) -> None:
     """Make a deployment: root key, databases, log, policies and settings, in a folder that is absent or empty."""
-    from secure_embed.deployment import create
+    from secure_embed.founding import create
 
     if encoder == "bge-m3" and model_folder is None:
         raise click.UsageError("bge-m3 is read from a folder: name it with --model-folder")

@@ -52,7 +52,7 @@ pytestmark = [pytest.mark.model, pytest.mark.service]
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory):
-    from secure_embed.deployment import create
+    from secure_embed.founding import create
 
     root = tmp_path_factory.mktemp("service") / "deployment"
     port = free_port()

@@ -81,7 +81,7 @@ class Scenario:
     # --- 1, 2, 3 -----------------------------------------------------------------------------------------------------
 
     def _initialise(self) -> tuple[str, bool]:
-        from secure_embed.deployment import create
+        from secure_embed.founding import create
 
         self._say(
             f"root key from a passphrase file (Argon2id), keys database, sealed store, log key, policies in {self._root}"
