@@ -7,13 +7,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 from secure_embed.errors import Unavailable
 
 __all__ = ["Service", "free_port"]
 
 start_s_max = 90.0
-stop_s_max = 45.0
+stop_s_max = 20.0
 poll_s = 0.1
 
 
@@ -61,11 +62,12 @@ class Service:
         except OSError:
             return False
 
-    def stop(self) -> None:
-        """Ask it to end (SIGTERM) and wait for it."""
-        if self._process is not None:
-            self._process.send_signal(signal.SIGTERM)
-            self._wait()
+    def stop(self) -> Literal["asked", "killed"]:
+        """Ask it to end (SIGTERM) and wait; one that does not end is killed."""
+        if self._process is None:
+            return "asked"
+        self._process.send_signal(signal.SIGTERM)
+        return self._wait()
 
     def kill(self) -> None:
         """SIGKILL: no warning, no last words."""
@@ -73,11 +75,14 @@ class Service:
             os.kill(self._process.pid, signal.SIGKILL)
             self._wait()
 
-    def _wait(self) -> None:
+    def _wait(self) -> Literal["asked", "killed"]:
         assert self._process is not None
         try:
             self._process.wait(stop_s_max)
+            return "asked"
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process = None
+            return "killed"
+        finally:
+            self._process = None

@@ -100,3 +100,24 @@ def test_models_are_listed_and_verified():
 
 def test_a_model_that_is_not_there_is_refused(tmp_path):
     assert "model_file_missing" in run("models", "verify", "bge-m3", "--folder", str(tmp_path), status=7).stderr
+
+
+def test_the_passphrase_as_a_credential_of_the_service_manager(made, tmp_path):
+    """A bare name is looked up among systemd's credentials; absent there it is refused, whatever lies elsewhere."""
+    import os
+
+    def status(credentials):
+        env = os.environ | {
+            "SECURE_EMBED_KEYS__PASSPHRASE_FILE": "root-passphrase",
+            "CREDENTIALS_DIRECTORY": str(credentials),
+        }
+        command = [sys.executable, "-m", "secure_embed.cli", "keys", "status", "--root", str(made)]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=env)
+
+    absent = status(tmp_path)
+    assert absent.returncode == 78
+    assert "passphrase_file_missing" in absent.stderr
+    credential = tmp_path / "root-passphrase"
+    credential.write_bytes((made / "secrets" / "root.passphrase").read_bytes())
+    credential.chmod(0o400)
+    assert status(tmp_path).returncode == 0
