@@ -1,6 +1,6 @@
 """The unprotected twin: sentence-transformers, ``faiss.IndexFlatIP`` and plain SQLite, as one would write it in an afternoon.
 
-    python benchmarks/plain_baseline.py STORE_FOLDER
+    python benchmarks/plain_baseline.py STORE_FOLDER [bfloat16]
 
 A process of its own that loads what the folder holds, then reads one JSON object a line from stdin and answers each
 with one line on stdout, until stdin ends:
@@ -43,12 +43,12 @@ def model_folder() -> Path:
 class PlainStore:
     """Vectors in memory in the order of positions; texts, metadata and a copy of the vectors in SQLite."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, dtype: str) -> None:
         self._database = sqlite3.connect(folder / "plain.db")
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
         self._database.execute(SCHEMA)
-        self._model = SentenceTransformer(str(model_folder()))
+        self._model = SentenceTransformer(str(model_folder()), model_kwargs={"dtype": dtype})
         blobs = [blob for (blob,) in self._database.execute("SELECT vector FROM records ORDER BY position")]
         self._index = faiss.IndexFlatIP(self._model.get_embedding_dimension())
         if blobs:
@@ -59,7 +59,7 @@ class PlainStore:
 
     def ingest(self, records: list[Mapping[str, Any]]) -> dict[str, Any]:
         began = time.perf_counter()
-        vectors = self._model.encode([record["text"] for record in records])
+        vectors = self._model.encode([record["text"] for record in records])  # (n, d) float32
         encoded = time.perf_counter()
         first = self._index.ntotal
         with self._database:  # one transaction, committed at the end of the block
@@ -95,7 +95,7 @@ class PlainStore:
 def main() -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr  # whatever a library prints stays out of the protocol
-    with closing(PlainStore(Path(sys.argv[1]))) as store:
+    with closing(PlainStore(Path(sys.argv[1]), "bfloat16" if "bfloat16" in sys.argv[2:] else "float32")) as store:
         doors: Mapping[str, Callable[..., dict[str, Any]]] = {
             "ingest": store.ingest,
             "query": store.query,
