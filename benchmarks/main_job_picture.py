@@ -17,13 +17,13 @@ __all__ = ["draw"]
 BLUE, GREY = "#2a6f97", "#9aa5ab"  # told apart in print and by eyes that see no red or green
 PALE_BLUE, PALE_GREY = "#a9cfe2", "#d9dee1"
 INK = "#222222"
-width = 0.36
+width = 0.42
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Four panels, shorter is better in each; on every pair of bars how many times the plain one ours is."""
     plt.rcParams.update({"font.size": 10, "axes.spines.top": False, "axes.spines.right": False, "text.color": INK})
-    figure, axes = plt.subplots(1, 4, figsize=(14, 5.2), gridspec_kw={"width_ratios": [1.1, 1, 1.3, 1.6]})
+    figure, axes = plt.subplots(1, 4, figsize=(15, 5.2), gridspec_kw={"width_ratios": [1, 1, 1.5, 1.9]})
     ingest(axes[0], result["ingest"])
     cold_start(axes[1], result["cold_start"])
     query(axes[2], result["query"])
