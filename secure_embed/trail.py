@@ -160,7 +160,7 @@ class Trail:
         decision: EventDecision = "refused" if shown.status < 500 else "failed"
         intent = self._durable_intent()
         receipt = self._outcome(decision, shown.code, **({} if intent is None else {"intent": intent}))
-        shown.receipt = f"{receipt.origin} {receipt.index} {receipt.leaf_hash}"
+        shown.receipt = str(receipt)
         if known is None:
             raise shown from error
 

@@ -316,3 +316,6 @@ class Receipt:
     origin: str
     index: int
     leaf_hash: str  # hex SHA-256, RFC 6962 section 2.1
+
+    def __str__(self) -> str:
+        return f"{self.origin} {self.index} {self.leaf_hash}"

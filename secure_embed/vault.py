@@ -371,20 +371,20 @@ class Vault:
 
     # --- the log ---------------------------------------------------------------------------------------------------
 
-    def checkpoint(self, call: Call) -> str:
+    def checkpoint(self, call: Call) -> tuple[str, Receipt]:
+        """A checkpoint that covers this call too."""
         with self._trails.begin(call, Action.AUDIT_READ) as trail:
             self._enter(trail, None)
-            trail.done()
-            return self._log.checkpoint()
+            receipt = trail.done()
+        return self._log.checkpoint(), receipt
 
-    def tile(self, call: Call, path: str) -> bytes:
+    def tile(self, call: Call, path: str) -> tuple[bytes, Receipt]:
         """``path``: as C2SP tlog-tiles has it, behind ``tile/``."""
         with self._trails.begin(call, Action.AUDIT_READ) as trail:
             self._enter(trail, None)
             level, index, width = parse_tile_path(path)
             content = self._log.bundle(index, width) if level is None else self._log.tile(level, index, width)
-            trail.done()
-            return content
+            return content, trail.done()
 
     def events(self, call: Call, start: int, count: int) -> tuple[list[Any], Receipt]:
         with self._trails.begin(call, Action.AUDIT_READ) as trail:

@@ -17,14 +17,14 @@ events_max = 500
 
 @router.get("/checkpoint", name=Action.AUDIT_READ, response_class=Response)
 async def checkpoint(request: Request) -> Response:
-    note = await threads_of(request).run(vault_of(request).checkpoint, call_of(request))
-    return Response(note, media_type="text/plain; charset=utf-8")
+    note, receipt = await threads_of(request).run(vault_of(request).checkpoint, call_of(request))
+    return Response(note, headers=shapes.receipt_header(receipt), media_type="text/plain; charset=utf-8")
 
 
 @router.get("/tile/{tile:path}", name=Action.AUDIT_READ, response_class=Response)
 async def tile(request: Request, tile: str) -> Response:
-    content = await threads_of(request).run(vault_of(request).tile, call_of(request), tile)
-    return Response(content, media_type="application/octet-stream")
+    content, receipt = await threads_of(request).run(vault_of(request).tile, call_of(request), tile)
+    return Response(content, headers=shapes.receipt_header(receipt), media_type="application/octet-stream")
 
 
 @router.get("/events", name=Action.AUDIT_READ)

@@ -7,7 +7,7 @@ from secure_embed.api.models import FilterNode, HitAnswer, QueryAnswer, ReceiptA
 from secure_embed.errors import InvalidRequest
 from secure_embed.types import And, Compare, Equals, Expression, Not, OneOf, Or, Receipt, Record
 
-__all__ = ["expression", "query_answer", "receipt_answer", "record"]
+__all__ = ["expression", "query_answer", "receipt_answer", "receipt_header", "record"]
 
 filter_depth_max = 16
 
@@ -65,6 +65,11 @@ def _combined(node: FilterNode, depth: int) -> Expression:
 
 def receipt_answer(receipt: Receipt) -> ReceiptAnswer:
     return ReceiptAnswer(origin=receipt.origin, index=receipt.index, leaf_hash=receipt.leaf_hash)
+
+
+def receipt_header(receipt: Receipt) -> dict[str, str]:
+    """For answers whose body is not ours to shape; problems carry the same header."""
+    return {"Audit-Receipt": str(receipt)}
 
 
 def query_answer(result: QueryResult) -> QueryAnswer:

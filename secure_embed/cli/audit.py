@@ -2,6 +2,7 @@
 this package, use `audit/verify` instead.
 """
 
+import json
 from pathlib import Path
 
 import click
@@ -33,15 +34,16 @@ def verify(root: Path, json_: bool) -> None:
 @root_option
 @click.option("--start", default=0, show_default=True, type=click.IntRange(0))
 @click.option("--count", default=20, show_default=True, type=click.IntRange(1, 10_000))
-def show(root: Path, start: int, count: int) -> None:
-    """Print events, one JSON object a line."""
+@as_json
+def show(root: Path, start: int, count: int, json_: bool) -> None:
+    """Print events, one JSON object a line; with --json one array."""
     from secure_embed.audit import open_view
     from secure_embed.deployment import LOG
 
     view = open_view(root / LOG)
     there = max(0, min(count, view.head().size - start))
-    for entry in view.entries(start, there) if there else ():
-        click.echo(entry.decode())
+    entries = [entry.decode() for entry in view.entries(start, there)] if there else []
+    emit([json.loads(entry) for entry in entries], json_, entries)
 
 
 @audit.command()

@@ -168,3 +168,26 @@ def test_the_protected_resource_describes_itself(house):
     described = house.http.get("/.well-known/oauth-protected-resource").json()
     assert described["resource"] == house.settings.server.public_url
     assert "vectors:export" in described["scopes_supported"]
+
+
+def test_the_log_is_served_as_a_static_log_is(house):
+    """Checkpoint, hash tile and entry bundle over HTTP: the leaves of the bundle hash to the tile, and each answer has its receipt."""
+    import hashlib
+
+    auditor = house.auditor()
+    checkpoint = house.http.get("/v1/audit/checkpoint", headers=auditor)
+    origin, size, _ = checkpoint.text.split("\n")[:3]
+    assert checkpoint.headers["audit-receipt"].split()[0] == origin
+    assert int(checkpoint.headers["audit-receipt"].split()[1]) < int(size)  # the checkpoint covers this very call
+    width = min(int(size), 20)
+    tile = house.http.get(f"/v1/audit/tile/0/000.p/{width}", headers=auditor)
+    bundle = house.http.get(f"/v1/audit/tile/entries/000.p/{width}", headers=auditor).content
+    assert "audit-receipt" in tile.headers
+    hashes, at = b"", 0
+    while at < len(bundle):
+        length = int.from_bytes(bundle[at : at + 2])
+        hashes += hashlib.sha256(b"\x00" + bundle[at + 2 : at + 2 + length]).digest()
+        at += 2 + length
+    assert hashes == tile.content
+    missing = house.http.get("/v1/audit/tile/0/x999/999", headers=auditor)
+    assert (missing.status_code, missing.json()["code"]) == (404, "tile_not_found")

@@ -52,3 +52,28 @@ def test_errors_go_to_stderr_with_their_exit_status(tmp_path):
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert (ran.returncode, ran.stdout) == (78, "")
     assert '"code": "deployment_missing"' in ran.stderr
+
+
+def leaves(group, context, path=()):
+    import click
+
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from leaves(command, context, (*path, name))
+        else:
+            yield " ".join((*path, name)), command
+
+
+def test_every_command_that_prints_data_has_json():
+    """All but `serve`, which prints none."""
+    import click
+
+    from secure_embed.cli.main import group
+
+    without = [
+        name
+        for name, command in leaves(group, click.Context(group))
+        if not any("--json" in parameter.opts for parameter in command.params)
+    ]
+    assert without == ["serve"]
