@@ -43,6 +43,7 @@ __all__ = [
     "chosen_model",
     "load_from",
     "log_signer",
+    "open_databases",
     "open_keys",
     "verifier",
 ]
@@ -85,12 +86,7 @@ class Deployment:
         signer = log_signer(keyring)
         self.log = AuditLog(PosixLogStorage(settings.root / LOG), signer)
         opened.callback(self.log.close)
-        key_store = SqlcipherKeyStore(settings.root / KEYS / "keys.db", keyring.secret(Secret.KEYS_STORE))
-        opened.callback(key_store.close)
-        store = SqlcipherRecordStore(settings.root / DATA / "data.db", keyring.secret(Secret.DATA_STORE))
-        opened.callback(store.close)
-        ledger = SqlcipherLedger(settings.root / DATA / "risk.db", keyring.secret(Secret.RISK_STORE), time.time)
-        opened.callback(ledger.close)
+        key_store, store, ledger = open_databases(opened, settings.root, keyring)
         catalogue = CatalogueKeys(keyring.secret(Secret.CATALOGUE))
         opened.callback(catalogue.close)
         self.holdings = Holdings(keyring=keyring, key_store=key_store, store=store, catalogue=catalogue)
@@ -111,7 +107,6 @@ class Deployment:
             gate=Gate(authenticator, authorizer),
             risk=risk,
             trails=trails,
-            log=self.log,
             encoder=encoder or load_from(settings),
             holdings=self.holdings,
             erasing=erasing,
@@ -142,12 +137,27 @@ class Deployment:
         self.close()
 
 
+def open_databases(
+    opened: ExitStack, root: Path, keyring: Keyring
+) -> tuple[SqlcipherKeyStore, SqlcipherRecordStore, SqlcipherLedger]:
+    """The three databases of a deployment, made where they are not there yet; closed with ``opened``."""
+    key_store = SqlcipherKeyStore(root / KEYS / "keys.db", keyring.secret(Secret.KEYS_STORE))
+    opened.callback(key_store.close)
+    store = SqlcipherRecordStore(root / DATA / "data.db", keyring.secret(Secret.DATA_STORE))
+    opened.callback(store.close)
+    ledger = SqlcipherLedger(root / DATA / "risk.db", keyring.secret(Secret.RISK_STORE), time.time)
+    opened.callback(ledger.close)
+    return key_store, store, ledger
+
+
 def _finish_interrupted(erasing: Erasing, holdings: Holdings, trails: Trails) -> None:
     """Erasures that a crash cut off go on before anyone is answered."""
-    if count := erasing.interrupted():
+    if unfinished := erasing.unfinished():
         request = uuid4()
-        ticket = trails.resuming(request, count=count)
-        trails.resumed(request, ticket, results=erasing.finish_interrupted(holdings, ticket))
+        records = sum(state.records for state in unfinished.values())
+        ticket = trails.resuming(request, count=records)
+        erasing.finish(unfinished, holdings, ticket)
+        trails.resumed(request, ticket, results=records)
 
 
 def issuer_profile(settings: Settings, issuer: IssuerSettings) -> IssuerProfile:

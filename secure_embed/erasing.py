@@ -4,7 +4,7 @@ What is to go is written down (sealed) before the first key is deleted, so that 
 where it stood. Erasing itself is :meth:`Holding.erase`; the receipt says what that does not reach.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -106,24 +106,20 @@ class Erasing:
         self._put(identifier, done)
         return done
 
-    def finish_interrupted(self, holdings: Holdings, ticket: Ticket) -> int:
-        """Go on with every erasure that a crash cut off. Returns the number of their records."""
-        unfinished = [(i, s) for i, s in self._states() if s.state == "started"]
-        for identifier, started in unfinished:
+    def unfinished(self) -> dict[UUID, ErasureState]:
+        """Erasures that a crash cut off."""
+        states = {i: self._opened(i, sealed) for i, sealed in self._store.erasures()}
+        return {i: state for i, state in states.items() if state.state == "started"}
+
+    def finish(self, unfinished: Mapping[UUID, ErasureState], holdings: Holdings, ticket: Ticket) -> None:
+        """Go on where a crash cut them off."""
+        for identifier, started in unfinished.items():
             what = [(holdings.by_uuid(UUID(uuid)), tuple(map(Position, at))) for uuid, at in started.pending]
             self._finish(identifier, started, what, ticket)
-        return sum(started.records for _, started in unfinished)
-
-    def interrupted(self) -> int:
-        """Records whose erasure a crash cut off."""
-        return sum(state.records for _, state in self._states() if state.state == "started")
 
     def state(self, identifier: UUID) -> ErasureState:
         """Raises ``NotFound``."""
         return self._opened(identifier, self._store.erasure(identifier))
-
-    def _states(self) -> list[tuple[UUID, ErasureState]]:
-        return [(i, self._opened(i, sealed)) for i, sealed in self._store.erasures()]
 
     def _opened(self, identifier: UUID, sealed: bytes) -> ErasureState:
         raw = orjson.loads(self._catalogue.open(CatalogueValue.ERASURE, identifier, sealed))

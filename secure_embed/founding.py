@@ -4,20 +4,17 @@ import os
 import secrets
 import shutil
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
 
 from secure_embed.access import DevelopmentIssuer
 from secure_embed.audit import PosixLogStorage
-from secure_embed.deployment import DATA, KEYS, LOG, VERIFIER_KEY, log_signer
+from secure_embed.deployment import DATA, KEYS, LOG, VERIFIER_KEY, log_signer, open_databases
 from secure_embed.errors import ConfigurationError
-from secure_embed.keys import Keyring, PassphraseProvider, Secret, SqlcipherKeyStore
-from secure_embed.risk import SqlcipherLedger
+from secure_embed.keys import Keyring, PassphraseProvider
 from secure_embed.settings import SETTINGS_FILE
-from secure_embed.store import SqlcipherRecordStore
 
 __all__ = ["create"]
 
@@ -79,9 +76,8 @@ def create(
 def _first_keys(made: Path, passphrase: Path) -> None:
     provider = PassphraseProvider.create(made / KEYS / "root.json", passphrase)
     keyring = Keyring.create(made / KEYS / "keyring.json", provider)
-    SqlcipherKeyStore(made / KEYS / "keys.db", keyring.secret(Secret.KEYS_STORE)).close()
-    SqlcipherRecordStore(made / DATA / "data.db", keyring.secret(Secret.DATA_STORE)).close()
-    SqlcipherLedger(made / DATA / "risk.db", keyring.secret(Secret.RISK_STORE), time.time).close()
+    with ExitStack() as opened:
+        open_databases(opened, made, keyring)
     PosixLogStorage(made / LOG, create=True).close()
     (made / VERIFIER_KEY).write_text(log_signer(keyring).vkey + "\n")
     keyring.close()

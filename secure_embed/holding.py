@@ -269,15 +269,16 @@ class Holding:
     def erase(self, at: Sequence[Position], *, ticket: Ticket) -> Shredded:
         """Keys first, then rows and codes; idempotent. A small collection's key version is destroyed with them."""
         with self._writing:
-            shard = self.shard()
+            shard = self._shard  # codes that were not built have nothing to forget
             shredded = self._key_store.shred(self.uuid, at, ticket=ticket)
             self._keys.discard(at)
             self._store.erase(self.uuid, at, ticket=ticket)
-            try:
-                shard.forget(at, version=self._store.versions(self.uuid).data, ticket=ticket)
-            except BaseException:
-                self._shard = None
-                raise
+            if shard is not None:
+                try:
+                    shard.forget(at, version=self._store.versions(self.uuid).data, ticket=ticket)
+                except BaseException:
+                    self._shard = None
+                    raise
             if self.records > rotate_at_once_max:
                 return shredded
             self._keys.rotate(self._key_store)

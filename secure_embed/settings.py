@@ -5,7 +5,6 @@ such as ``SECURE_EMBED_SERVER__PORT=9443`` overrides one value of the file. No s
 files, and the key provider reads them.
 """
 
-import ipaddress
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -163,13 +162,6 @@ class Settings(BaseSettings):
         ):
             if wrong:
                 raise ConfigurationError(f"{what}: refused without --dev", code="insecure_setting")
-
-    @property
-    def loopback(self) -> bool:
-        try:
-            return ipaddress.ip_address(self.server.host).is_loopback
-        except ValueError:
-            return self.server.host == "localhost"
 
 
 class _Environment(EnvSettingsSource):

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 import orjson
 
 from secure_embed.answers import CollectionView, Erasure, Fetched, Hit, Ingested, QueryResult, Question
-from secure_embed.audit import AuditLog, parse_tile_path
+from secure_embed.audit import parse_tile_path
 from secure_embed.embed import Encoder
 from secure_embed.erasing import Erasing, ErasureState
 from secure_embed.errors import (
@@ -86,7 +86,6 @@ class Vault:
         gate: Gate,
         risk: RiskControl,
         trails: Trails,
-        log: AuditLog,
         encoder: Encoder,
         holdings: Holdings,
         erasing: Erasing,
@@ -98,7 +97,7 @@ class Vault:
         self._gate = gate
         self._risk = risk
         self._trails = trails
-        self._log = log
+        self._log = trails.log
         self._encoder = encoder
         self._holdings = holdings
         self._erasing = erasing
@@ -232,12 +231,13 @@ class Vault:
         """What the risk profile says before anything is encoded; a malformed question is not counted."""
         profile = self._risk.profile(holding.collection.risk_profile)
         records = holding.records
+        small = records < profile.collection_records_min  # only then does it matter who may read all
         check_query(
             profile,
             k=ask.k,
             has_vector=ask.has_vector,
             collection_records=records,
-            reads_all=self._gate.reads_all(trail, principal, holding.collection.name),
+            reads_all=small and self._gate.reads_all(trail, principal, holding.collection.name),
         )
         text = normalise_query(ask.text)
         if not text:

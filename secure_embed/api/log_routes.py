@@ -4,13 +4,14 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response, Security
 
+from secure_embed.access import required_scope
 from secure_embed.api import models, shapes
 from secure_embed.api.call import bearer, call_of, threads_of, vault_of
 from secure_embed.types import Action
 
 __all__ = ["router"]
 
-router = APIRouter(prefix="/v1/audit", dependencies=[Security(bearer, scopes=["audit:read"])])
+router = APIRouter(prefix="/v1/audit", dependencies=[Security(bearer, scopes=[required_scope(Action.AUDIT_READ)])])
 
 events_max = 500
 

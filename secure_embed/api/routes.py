@@ -8,6 +8,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.convertors import StringConvertor, register_url_convertor
 
+from secure_embed.access import required_scope
 from secure_embed.answers import CollectionView, Erasure, Question
 from secure_embed.api import models, shapes
 from secure_embed.api.body import StrictRoute, lines
@@ -35,8 +36,8 @@ IdempotencyKey = Annotated[
 ]
 
 
-def _door(scope: str) -> Any:
-    return Security(bearer, scopes=[scope])
+def _door(action: Action) -> Any:
+    return Security(bearer, scopes=[required_scope(action)])
 
 
 def _collection(view: CollectionView) -> models.CollectionAnswer:
@@ -51,7 +52,9 @@ def _collection(view: CollectionView) -> models.CollectionAnswer:
     )
 
 
-@router.post("/collections", status_code=201, name=Action.COLLECTION_CREATE, dependencies=[_door("collections:admin")])
+@router.post(
+    "/collections", status_code=201, name=Action.COLLECTION_CREATE, dependencies=[_door(Action.COLLECTION_CREATE)]
+)
 async def create_collection(request: Request, asked: models.CollectionRequest) -> models.CollectionAnswer:
     view = await threads_of(request).run(
         vault_of(request).create_collection, call_of(request), name=asked.name, attributes=asked.attributes
@@ -59,7 +62,7 @@ async def create_collection(request: Request, asked: models.CollectionRequest) -
     return _collection(view)
 
 
-@router.get("/collections", name=Action.COLLECTION_LIST, dependencies=[_door("collections:read")])
+@router.get("/collections", name=Action.COLLECTION_LIST, dependencies=[_door(Action.COLLECTION_LIST)])
 async def list_collections(request: Request) -> models.CollectionsAnswer:
     """Those that policy lets the caller read."""
     views, receipt = await threads_of(request).run(vault_of(request).list_collections, call_of(request))
@@ -68,7 +71,7 @@ async def list_collections(request: Request) -> models.CollectionsAnswer:
     )
 
 
-@router.get("/collections/{collection}", name=Action.COLLECTION_READ, dependencies=[_door("collections:read")])
+@router.get("/collections/{collection}", name=Action.COLLECTION_READ, dependencies=[_door(Action.COLLECTION_READ)])
 async def show_collection(request: Request, collection: str) -> models.CollectionAnswer:
     return _collection(await threads_of(request).run(vault_of(request).show_collection, call_of(request), collection))
 
@@ -88,7 +91,7 @@ _INGEST_BODY = {
     "/collections/{collection}/records",
     status_code=201,
     name=Action.RECORD_INGEST,
-    dependencies=[_door("records:write")],
+    dependencies=[_door(Action.RECORD_INGEST)],
     openapi_extra=_INGEST_BODY,
 )
 async def ingest(request: Request, collection: str, idempotency_key: IdempotencyKey = None) -> models.IngestAnswer:
@@ -132,7 +135,7 @@ async def _batch(request: Request) -> list[models.RecordRequest]:
 
 
 @router.get(
-    "/collections/{collection}/records/{record:any}", name=Action.RECORD_READ, dependencies=[_door("records:read")]
+    "/collections/{collection}/records/{record:any}", name=Action.RECORD_READ, dependencies=[_door(Action.RECORD_READ)]
 )
 async def fetch(request: Request, collection: str, record: str) -> models.RecordAnswer:
     found = await threads_of(request).run(vault_of(request).fetch, call_of(request), collection, record)
@@ -147,13 +150,15 @@ async def fetch(request: Request, collection: str, record: str) -> models.Record
 
 
 @router.delete(
-    "/collections/{collection}/records/{record:any}", name=Action.RECORD_ERASE, dependencies=[_door("records:erase")]
+    "/collections/{collection}/records/{record:any}",
+    name=Action.RECORD_ERASE,
+    dependencies=[_door(Action.RECORD_ERASE)],
 )
 async def erase_record(request: Request, collection: str, record: str) -> models.ErasureAnswer:
     return _erasure(await threads_of(request).run(vault_of(request).erase_record, call_of(request), collection, record))
 
 
-@router.post("/collections/{collection}/query", name=Action.QUERY, dependencies=[_door("query")])
+@router.post("/collections/{collection}/query", name=Action.QUERY, dependencies=[_door(Action.QUERY)])
 async def query(request: Request, collection: str, asked: models.QueryRequest) -> models.QueryAnswer:
     question = Question(
         text=asked.text,
@@ -166,13 +171,15 @@ async def query(request: Request, collection: str, asked: models.QueryRequest) -
     return shapes.query_answer(result)
 
 
-@router.post("/collections/{collection}/export", name=Action.VECTORS_EXPORT, dependencies=[_door("vectors:export")])
+@router.post(
+    "/collections/{collection}/export", name=Action.VECTORS_EXPORT, dependencies=[_door(Action.VECTORS_EXPORT)]
+)
 async def export(request: Request, collection: str, asked: models.ExportRequest) -> None:  # noqa: ARG001 - none leaves
     """Refused for every caller under the released risk profiles; a scope and a policy of its own come before that."""
     await threads_of(request).run(vault_of(request).export_vectors, call_of(request), collection)
 
 
-@router.post("/erasures", status_code=201, name=Action.RECORD_ERASE, dependencies=[_door("records:erase")])
+@router.post("/erasures", status_code=201, name=Action.RECORD_ERASE, dependencies=[_door(Action.RECORD_ERASE)])
 async def erase_subject(request: Request, asked: models.ErasureRequest) -> models.ErasureAnswer:
     """Erase every record of one data subject, in all collections or in those named."""
     return _erasure(
@@ -182,7 +189,7 @@ async def erase_subject(request: Request, asked: models.ErasureRequest) -> model
     )
 
 
-@router.get("/erasures/{erasure}", name=Action.RECORD_ERASE, dependencies=[_door("records:erase")])
+@router.get("/erasures/{erasure}", name=Action.RECORD_ERASE, dependencies=[_door(Action.RECORD_ERASE)])
 async def show_erasure(request: Request, erasure: UUID) -> models.ErasureAnswer:
     return _erasure(await threads_of(request).run(vault_of(request).erasure, call_of(request), erasure))
 

@@ -127,5 +127,5 @@ def _of_deployment(root: Path, ca: Path | None) -> tuple[str, Path | None]:
     except ConfigurationError as missing:
         raise click.UsageError(f"{missing.detail}; or name the service with --url") from None
     certificate = settings.path(settings.server.tls_certificate)
-    own = settings.dev and any(i.development for i in settings.issuers)
+    own = any(issuer.development for issuer in settings.issuers)
     return f"https://localhost:{settings.server.port}", ca or (certificate if own else None)
