@@ -82,12 +82,19 @@ class Action(StrEnum):
     COLLECTION_CREATE = "collection.create"
     COLLECTION_LIST = "collection.list"
     COLLECTION_READ = "collection.read"
+    COLLECTION_ERASE = "collection.erase"
     RECORD_INGEST = "record.ingest"
     RECORD_READ = "record.read"
     RECORD_ERASE = "record.erase"
     QUERY = "query"
     VECTORS_EXPORT = "vectors.export"
     AUDIT_READ = "audit.read"
+    HOLD_PLACE = "hold.place"
+    HOLD_RELEASE = "hold.release"
+    HOLD_LIST = "hold.list"
+    KEYS_READ = "keys.read"
+    KEYS_ROTATE = "keys.rotate"
+    BACKUP_CREATE = "backup.create"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,18 @@ __all__ = ["PURPOSE", "Authorizer"]
 PURPOSE = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")  # what a purpose of access looks like
 
 _FALSE, _TRUE = TruthValue(False), TruthValue(True)
-_SERVICE_ACTIONS = frozenset({Action.COLLECTION_LIST, Action.AUDIT_READ})  # about the service, not one collection
+_SERVICE_ACTIONS = frozenset(  # about the service, not one collection
+    {
+        Action.COLLECTION_LIST,
+        Action.AUDIT_READ,
+        Action.HOLD_PLACE,
+        Action.HOLD_RELEASE,
+        Action.HOLD_LIST,
+        Action.KEYS_READ,
+        Action.KEYS_ROTATE,
+        Action.BACKUP_CREATE,
+    }
+)
 _CEDAR_FAULTS = (ValueError, TypeError, KeyError, RecursionError)
 
 

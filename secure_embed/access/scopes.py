@@ -31,12 +31,19 @@ _REQUIRED: Mapping[Action, str] = MappingProxyType(
         Action.COLLECTION_CREATE: "collections:admin",
         Action.COLLECTION_LIST: "collections:read",
         Action.COLLECTION_READ: "collections:read",
+        Action.COLLECTION_ERASE: "records:erase",
         Action.RECORD_INGEST: "records:write",
         Action.RECORD_READ: "records:read",
         Action.RECORD_ERASE: "records:erase",
         Action.QUERY: "query",
         Action.VECTORS_EXPORT: "vectors:export",
         Action.AUDIT_READ: "audit:read",
+        Action.HOLD_PLACE: "records:erase",
+        Action.HOLD_RELEASE: "records:erase",
+        Action.HOLD_LIST: "records:erase",
+        Action.KEYS_READ: "keys:admin",
+        Action.KEYS_ROTATE: "keys:admin",
+        Action.BACKUP_CREATE: "keys:admin",
     }
 )
 

@@ -21,10 +21,11 @@ SCOPES = {
     "collections:admin": "create collections",
     "records:write": "ingest records",
     "records:read": "read a record's text and metadata",
-    "records:erase": "erase records and data subjects",
+    "records:erase": "erase records, data subjects and collections; legal holds",
     "query": "search",
     "vectors:export": "take vectors out; no other scope implies it, and no released profile allows it",
     "audit:read": "read the audit log",
+    "keys:admin": "see and rotate keys, take backups",
 }
 
 # Says in the OpenAPI document what the vault enforces; nothing is decided by it.

@@ -74,7 +74,7 @@ def test_one_bad_policy_among_good_ones_is_named(tmp_path: Path) -> None:
     ("before", "after"),
     [
         ("clearance?: Long", "clearance?: String"),
-        ('"audit.read" appliesTo', '"audit.write" appliesTo'),
+        ('"audit.read",', '"audit.write",'),
         ("client: String,", ""),
         ("entity Service;", "entity Servant;"),
         ("sensitivity?: Long,", "sensitivity: Long,"),
