@@ -17,7 +17,7 @@ from secure_embed.holding import Holding
 from secure_embed.holdings import Holdings
 from secure_embed.keys import CatalogueKeys, CatalogueValue
 from secure_embed.risk import RiskControl
-from secure_embed.store import RecordStore
+from secure_embed.store import RecordStore, StateKind
 from secure_embed.types import Position, Ticket
 
 __all__ = ["Erasing", "ErasureState"]
@@ -108,7 +108,7 @@ class Erasing:
 
     def unfinished(self) -> dict[UUID, ErasureState]:
         """Erasures that a crash cut off."""
-        states = {i: self._opened(i, sealed) for i, sealed in self._store.erasures()}
+        states = {i: self._opened(i, sealed) for i, sealed in self._store.states(StateKind.ERASURE)}
         return {i: state for i, state in states.items() if state.state == "started"}
 
     def finish(self, unfinished: Mapping[UUID, ErasureState], holdings: Holdings, ticket: Ticket) -> None:
@@ -119,7 +119,7 @@ class Erasing:
 
     def state(self, identifier: UUID) -> ErasureState:
         """Raises ``NotFound``."""
-        return self._opened(identifier, self._store.erasure(identifier))
+        return self._opened(identifier, self._store.state(StateKind.ERASURE, identifier))
 
     def _opened(self, identifier: UUID, sealed: bytes) -> ErasureState:
         raw = orjson.loads(self._catalogue.open(CatalogueValue.ERASURE, identifier, sealed))
@@ -128,4 +128,4 @@ class Erasing:
 
     def _put(self, identifier: UUID, state: ErasureState) -> None:
         sealed = self._catalogue.seal(CatalogueValue.ERASURE, identifier, orjson.dumps(asdict(state)))
-        self._store.put_erasure(identifier, sealed)
+        self._store.put_state(StateKind.ERASURE, identifier, sealed)

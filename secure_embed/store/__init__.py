@@ -10,6 +10,7 @@ from secure_embed.store.protocol import (
     RequestKey,
     SealedCollection,
     SealedRow,
+    StateKind,
     Versions,
 )
 from secure_embed.store.sqlcipher import SqlcipherRecordStore
@@ -22,5 +23,6 @@ __all__ = [
     "SealedCollection",
     "SealedRow",
     "SqlcipherRecordStore",
+    "StateKind",
     "Versions",
 ]

@@ -59,10 +59,16 @@ migrations = (
         PRIMARY KEY (collection, tag)
     ) STRICT, WITHOUT ROWID;
     CREATE UNIQUE INDEX request_by_position ON request (collection, first);
-    CREATE TABLE erasure (
-        uuid BLOB PRIMARY KEY CHECK (length(uuid) = 16),
+    CREATE TABLE state (
+        kind INTEGER NOT NULL CHECK (kind IN (1, 2, 3)),
+        uuid BLOB NOT NULL CHECK (length(uuid) = 16),
+        sealed BLOB NOT NULL,
+        PRIMARY KEY (kind, uuid)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE mark (
+        id INTEGER PRIMARY KEY CHECK (id = 1),
         sealed BLOB NOT NULL
-    ) STRICT, WITHOUT ROWID
+    ) STRICT
     """,
 )
 

@@ -6,12 +6,22 @@ One conformance suite runs against every driver (tests/unit/store/). Now: SQLCip
 from collections.abc import Collection as AnyCollection
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Literal, Protocol
 from uuid import UUID
 
 from secure_embed.types import Field, Position, Ticket
 
-__all__ = ["Appended", "Change", "RecordStore", "RequestKey", "SealedCollection", "SealedRow", "Versions"]
+__all__ = [
+    "Appended",
+    "Change",
+    "RecordStore",
+    "RequestKey",
+    "SealedCollection",
+    "SealedRow",
+    "StateKind",
+    "Versions",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +71,14 @@ class Change:
     count: int  # added: the positions first .. first+count-1; erased: exactly one position
 
 
+class StateKind(IntEnum):
+    """Whose small sealed state it is. The numbers are stored."""
+
+    ERASURE = 1
+    HOLD = 2
+    TASK = 3
+
+
 class RecordStore(Protocol):
     """All changes are durable on return, all or nothing. Safe to call from several threads; one process only."""
 
@@ -70,8 +88,11 @@ class RecordStore(Protocol):
 
     def collections(self) -> Sequence[SealedCollection]: ...
 
-    def append(self, c: UUID, rows: Sequence[SealedRow], *, request: RequestKey | None) -> Appended:
-        """Write rows at the positions they carry (consecutive, at or past ``next_position``), all or nothing.
+    def append(
+        self, c: UUID, rows: Sequence[SealedRow], *, request: RequestKey | None, mark: bytes | None = None
+    ) -> Appended:
+        """Write rows at the positions they carry (consecutive, at or past ``next_position``), all or nothing, and the
+        ``mark`` with them; a replay writes neither.
 
         Raises ``Conflict`` with code ``record_exists`` when an id's tag is taken, ``request_mismatch`` when the same
         request tag came with another body.
@@ -102,9 +123,9 @@ class RecordStore(Protocol):
         """One consistent read. Raises ``NotFound``."""
         ...
 
-    def erase(self, c: UUID, at: Sequence[Position], *, ticket: Ticket) -> int:
+    def erase(self, c: UUID, at: Sequence[Position], *, ticket: Ticket, mark: bytes | None = None) -> int:
         """Delete the rows in one transaction (secure_delete, then the write-ahead log is emptied), with what
-        idempotency entries say of them. Idempotent. Returns the erasure epoch."""
+        idempotency entries say of them, and write the ``mark``. Idempotent. Returns the erasure epoch."""
         ...
 
     def put_codebook(self, c: UUID, version: int, sealed: bytes) -> None:
@@ -114,16 +135,26 @@ class RecordStore(Protocol):
 
     def codebook(self, c: UUID) -> tuple[int, bytes] | None: ...
 
-    def put_erasure(self, erasure: UUID, sealed: bytes) -> None:
-        """Insert or replace an erasure's sealed state and receipt."""
+    def put_state(self, kind: StateKind, uuid: UUID, sealed: bytes) -> None:
+        """Insert or replace a sealed state: an erasure with its receipt, a hold, a task that goes on after a crash."""
         ...
 
-    def erasure(self, erasure: UUID) -> bytes:
-        """Raises ``NotFound``."""
+    def state(self, kind: StateKind, uuid: UUID) -> bytes:
+        """Raises ``NotFound`` (``erasure_not_found``, ``hold_not_found``, ``task_not_found``)."""
         ...
 
-    def erasures(self) -> Sequence[tuple[UUID, bytes]]:
-        """All of them, so that what a crash cut off can be finished."""
+    def states(self, kind: StateKind) -> Sequence[tuple[UUID, bytes]]:
+        """All of one kind, in the order of uuids, so that what a crash cut off can be finished."""
         ...
+
+    def drop_state(self, kind: StateKind, uuid: UUID) -> None:
+        """Idempotent."""
+        ...
+
+    def mark(self, sealed: bytes) -> None:
+        """Put the store's one mark in place of the one before: what the audit log's head was at the last write."""
+        ...
+
+    def marked(self) -> bytes | None: ...
 
     def close(self) -> None: ...

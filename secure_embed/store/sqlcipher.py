@@ -16,9 +16,16 @@ from sqlcipher3.dbapi2 import Connection, IntegrityError
 from secure_embed.errors import Conflict, NotFound, SecureEmbedError
 from secure_embed.keys import SealedDatabase
 from secure_embed.store import _rows
-from secure_embed.store._lock import StoreLock
 from secure_embed.store._schema import migrations, place_of, position_limit
-from secure_embed.store.protocol import Appended, Change, RequestKey, SealedCollection, SealedRow, Versions
+from secure_embed.store.protocol import (
+    Appended,
+    Change,
+    RequestKey,
+    SealedCollection,
+    SealedRow,
+    StateKind,
+    Versions,
+)
 from secure_embed.types import Action, Field, Position, Ticket
 
 __all__ = ["SqlcipherRecordStore"]
@@ -34,17 +41,13 @@ class SqlcipherRecordStore:
     """Safe to call from several threads. A second store on the same file, in this process or another, is refused."""
 
     def __init__(self, path: Path, key: bytes) -> None:
-        """Open or create ``path``; ``key``: 32 bytes. A file ``<name>.lock`` stays beside it.
-
-        Raises ``ConfigurationError`` (``store_in_use``, ``store_unusable``) and what :class:`SealedDatabase` raises.
-        """
-        self._lock = StoreLock(path.with_name(f"{path.name}.lock"))
+        """Open or create ``path``; ``key``: 32 bytes. Raises what :class:`SealedDatabase` raises."""
+        self._database = SealedDatabase(path, key, migrations=migrations, page_cache_kib=page_cache_kib)
         try:
-            self._database = SealedDatabase(path, key, migrations=migrations, page_cache_kib=page_cache_kib)
             self._database.empty_write_ahead_log()  # an erasure cut short by a crash has left its rows there
             found: list[Row] = self._database.rows("SELECT uuid, number FROM collection")
         except BaseException:
-            self._lock.release()
+            self._database.close()
             raise
         self._numbers = {UUID(bytes=uuid): int(number) for uuid, number in found}  # a number is never changed
 
@@ -78,7 +81,9 @@ class SqlcipherRecordStore:
 
     # --- records ---
 
-    def append(self, c: UUID, rows: Sequence[SealedRow], *, request: RequestKey | None) -> Appended:
+    def append(
+        self, c: UUID, rows: Sequence[SealedRow], *, request: RequestKey | None, mark: bytes | None = None
+    ) -> Appended:
         number = self._number(c)
         _ensure_batch(rows, request)
         with self._database.transaction() as run:
@@ -99,6 +104,7 @@ class SqlcipherRecordStore:
                 WHERE number = ?""",
                 (data + 1, first + count, count, number),
             )
+            _put_mark(run, mark)
         return Appended(first=first, count=count, data_version=data + 1, replayed=False)
 
     def replay(self, c: UUID, request: RequestKey) -> Appended | None:
@@ -138,11 +144,12 @@ class SqlcipherRecordStore:
             for sequence, erased, first, count in found
         ]
 
-    def erase(self, c: UUID, at: Sequence[Position], *, ticket: Ticket) -> int:
+    def erase(self, c: UUID, at: Sequence[Position], *, ticket: Ticket, mark: bytes | None = None) -> int:
         ticket.require(Action.RECORD_ERASE)
         number = self._number(c)
         with self._database.transaction() as run:
             epoch = self._erase(run, number, at)
+            _put_mark(run, mark)
         # Also when nothing was there: an earlier call may have been cut off between its commit and this line.
         self._database.empty_write_ahead_log()
         return epoch
@@ -163,7 +170,7 @@ class SqlcipherRecordStore:
         )
         return int(epoch) + 1
 
-    # --- codebooks and erasures ---
+    # --- codebooks, states and the mark ---
 
     def put_codebook(self, c: UUID, version: int, sealed: bytes) -> None:
         number = self._number(c)
@@ -178,26 +185,52 @@ class SqlcipherRecordStore:
         found: list[Row] = self._database.rows(sql, (self._number(c),))
         return (found[0][0], found[0][1]) if found else None
 
-    def put_erasure(self, erasure: UUID, sealed: bytes) -> None:
+    def put_state(self, kind: StateKind, uuid: UUID, sealed: bytes) -> None:
         with self._database.transaction() as run:
-            run.execute("INSERT OR REPLACE INTO erasure VALUES (?, ?)", (erasure.bytes, sealed))
+            run.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (kind, uuid.bytes, sealed))
 
-    def erasure(self, erasure: UUID) -> bytes:
-        found: list[Row] = self._database.rows("SELECT sealed FROM erasure WHERE uuid = ?", (erasure.bytes,))
+    def state(self, kind: StateKind, uuid: UUID) -> bytes:
+        found: list[Row] = self._database.rows(
+            "SELECT sealed FROM state WHERE kind = ? AND uuid = ?", (kind, uuid.bytes)
+        )
         if not found:
-            raise NotFound("there is no such erasure", code="erasure_not_found")
+            raise _absent(kind)
         return bytes(found[0][0])
 
-    def erasures(self) -> Sequence[tuple[UUID, bytes]]:
-        found: list[Row] = self._database.rows("SELECT uuid, sealed FROM erasure ORDER BY uuid")
+    def states(self, kind: StateKind) -> Sequence[tuple[UUID, bytes]]:
+        found: list[Row] = self._database.rows("SELECT uuid, sealed FROM state WHERE kind = ? ORDER BY uuid", (kind,))
         return [(UUID(bytes=uuid), sealed) for uuid, sealed in found]
+
+    def drop_state(self, kind: StateKind, uuid: UUID) -> None:
+        with self._database.transaction() as run:
+            run.execute("DELETE FROM state WHERE kind = ? AND uuid = ?", (kind, uuid.bytes))
+
+    def mark(self, sealed: bytes) -> None:
+        with self._database.transaction() as run:
+            _put_mark(run, sealed)
+
+    def marked(self) -> bytes | None:
+        found: list[Row] = self._database.rows("SELECT sealed FROM mark")
+        return bytes(found[0][0]) if found else None
 
     def close(self) -> None:
         """Idempotent. Later calls raise ``Unavailable``."""
-        try:
-            self._database.close()
-        finally:
-            self._lock.release()
+        self._database.close()
+
+
+def _absent(kind: StateKind) -> NotFound:
+    match kind:
+        case StateKind.ERASURE:
+            return NotFound("there is no such erasure", code="erasure_not_found")
+        case StateKind.HOLD:
+            return NotFound("there is no such hold", code="hold_not_found")
+        case StateKind.TASK:
+            return NotFound("there is no such task", code="task_not_found")
+
+
+def _put_mark(run: Connection, mark: bytes | None) -> None:
+    if mark is not None:
+        run.execute("INSERT OR REPLACE INTO mark VALUES (1, ?)", (mark,))
 
 
 def _ensure_tags(*tags: bytes) -> None:

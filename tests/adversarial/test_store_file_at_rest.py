@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from secure_embed.errors import IntegrityFailure
 from secure_embed.keys import SealedDatabase
-from secure_embed.store import RequestKey, SealedCollection, SealedRow, SqlcipherRecordStore
+from secure_embed.store import RequestKey, SealedCollection, SealedRow, SqlcipherRecordStore, StateKind
 from secure_embed.store._schema import migrations
 from secure_embed.types import Action, Field, Position, Ticket
 
@@ -189,7 +189,8 @@ def read_or_fail(path: Path, key: bytes, c: UUID, rows: list[SealedRow]) -> bool
         lambda: store.locate(c, tags) == {row.id_tag: row.position for row in rows},
         lambda: [change.count for change in store.changes(c, since=0, limit=9)] == [len(rows)],
         lambda: store.replay(c, RequestKey(tag=bytes(32), body_tag=bytes(32))) is None,
-        lambda: not store.erasures(),
+        lambda: [store.states(kind) for kind in StateKind] == [[], [], []],
+        lambda: store.marked() is None,
         lambda: store.codebook(c) is None,
         lambda: store.versions(c).records == len(rows),
         lambda: len(store.collections()) == 1,

@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from secure_embed.errors import Conflict, NotFound, SecureEmbedError, Unavailable
-from secure_embed.store import Change, RecordStore, RequestKey, SealedCollection, SealedRow, Versions
+from secure_embed.store import Change, RecordStore, RequestKey, SealedCollection, SealedRow, StateKind, Versions
 from secure_embed.types import Action, Field, Position, Ticket
 
 Opener = Callable[[], RecordStore]
@@ -376,7 +376,7 @@ class TestChanges:
         assert [change.first for change in changes] == [7 * n for n in range(len(changes))]
 
 
-class TestCodebooksAndErasures:
+class TestCodebooksAndStates:
     def test_a_codebook_is_followed_by_the_next_version_only(self, store: RecordStore, c: UUID) -> None:
         assert store.codebook(c) is None
         for refused in (0, 2):
@@ -392,21 +392,63 @@ class TestCodebooksAndErasures:
         assert store.versions(c).codebook == 2
         assert store.versions(c).data == 0
 
-    def test_an_erasure_is_stored_replaced_listed_and_survives_a_restart(
-        self, store: RecordStore, open_store: Opener
+    @pytest.mark.parametrize(
+        ("kind", "code"),
+        [
+            (StateKind.ERASURE, "erasure_not_found"),
+            (StateKind.HOLD, "hold_not_found"),
+            (StateKind.TASK, "task_not_found"),
+        ],
+    )
+    def test_a_state_is_stored_replaced_listed_dropped_and_survives_a_restart(
+        self, store: RecordStore, open_store: Opener, kind: StateKind, code: str
     ) -> None:
-        first, second = uuid4(), uuid4()
-        with pytest.raises(NotFound) as refused:
-            store.erasure(first)
-        assert refused.value.code == "erasure_not_found"
-        store.put_erasure(first, b"started")
-        store.put_erasure(second, b"started")
-        store.put_erasure(first, b"done")
+        first, second = sorted([uuid4(), uuid4()], key=lambda uuid: uuid.bytes)
+        store.put_state(kind, second, b"started")
+        store.put_state(kind, first, b"started")
+        store.put_state(kind, first, b"done")
+        for other in set(StateKind) - {kind}:
+            store.put_state(other, first, b"of another kind")
         store.close()
         reopened = open_store()
-        assert (reopened.erasure(first), reopened.erasure(second)) == (b"done", b"started")
-        assert dict(reopened.erasures()) == {first: b"done", second: b"started"}
+        assert (reopened.state(kind, first), reopened.state(kind, second)) == (b"done", b"started")
+        assert list(reopened.states(kind)) == [(first, b"done"), (second, b"started")]
+        for _ in range(2):
+            reopened.drop_state(kind, first)
+        with pytest.raises(NotFound) as refused:
+            reopened.state(kind, first)
+        assert refused.value.code == code
+        assert list(reopened.states(kind)) == [(second, b"started")]
+        assert {reopened.state(other, first) for other in set(StateKind) - {kind}} == {b"of another kind"}
         reopened.close()
+
+
+class TestMark:
+    def test_it_is_what_was_marked_last_and_survives_a_restart(self, store: RecordStore, open_store: Opener) -> None:
+        assert store.marked() is None
+        store.mark(b"first")
+        store.mark(b"second")
+        assert store.marked() == b"second"
+        store.close()
+        reopened = open_store()
+        assert reopened.marked() == b"second"
+        reopened.close()
+
+    def test_changes_carry_it_and_what_changes_nothing_by_a_refusal_or_a_replay_does_not(
+        self, store: RecordStore, c: UUID, batch: Batch, new_request: NewRequest, ticket: Ticket
+    ) -> None:
+        rows, request = batch(0, 3), new_request()
+        store.append(c, rows, request=request, mark=b"appended")
+        assert store.marked() == b"appended"
+        store.append(c, batch(3, 3), request=request, mark=b"replayed")
+        with pytest.raises(Conflict):
+            store.append(c, rows, request=None, mark=b"refused")
+        store.append(c, batch(3, 1), request=None)
+        assert store.marked() == b"appended"
+        store.erase(c, [Position(0)], ticket=ticket, mark=b"erased")
+        assert store.marked() == b"erased"
+        store.erase(c, [Position(1)], ticket=ticket)
+        assert store.marked() == b"erased"
 
 
 def test_after_close_nothing_answers_and_closing_again_is_harmless(store: RecordStore, c: UUID, batch: Batch) -> None:

@@ -22,7 +22,8 @@ plain_numbers = {
     "record_text": {"place"},
     "change": {"collection", "sequence", "erased", "first", "count"},
     "request": {"collection", "first", "count", "data_version"},
-    "erasure": set(),
+    "state": {"kind"},
+    "mark": {"id"},
 }
 # Sealed, keyed hashes or random uuids.
 opaque = {
@@ -32,7 +33,8 @@ opaque = {
     "record_text": {"text"},
     "change": set(),
     "request": {"tag", "body_tag"},
-    "erasure": {"uuid", "sealed"},
+    "state": {"uuid", "sealed"},
+    "mark": {"sealed"},
 }
 
 
