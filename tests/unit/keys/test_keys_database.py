@@ -73,7 +73,7 @@ def test_a_key_of_another_size_is_refused(tmp_path: Path, size: int) -> None:
     assert refused.value.code == "database_key_invalid"
 
 
-@pytest.mark.parametrize("offset", [0, 20, 4_000, 4_096 + 100])
+@pytest.mark.parametrize("offset", [0, 20, 4_000, 2 * 4_096 + 100])
 def test_a_changed_byte_is_noticed(tmp_path: Path, offset: int) -> None:
     path = tmp_path / "notes.db"
     opened(path).close()
@@ -182,3 +182,58 @@ def test_a_reader_that_holds_the_log_open_is_told_apart_from_an_emptied_log(tmp_
     database._reader.execute("COMMIT")
     database.empty_write_ahead_log()
     assert (tmp_path / "notes.db-wal").stat().st_size == 0
+
+
+def test_a_file_is_open_once_at_a_time(tmp_path: Path) -> None:
+    """In this process as in another: two openers would each think that they alone write."""
+    first = opened(tmp_path / "notes.db")
+    for _ in range(2):
+        with pytest.raises(ConfigurationError) as refused:
+            opened(tmp_path / "notes.db")
+        assert refused.value.code == "store_in_use"
+    with first.transaction() as run:
+        run.execute("INSERT INTO notes VALUES ('the first goes on')")
+    first.close()
+    with pytest.raises(IntegrityFailure):
+        opened(tmp_path / "notes.db", with_key=bytes(32))  # and lets go of the lock
+    opened(tmp_path / "notes.db").close()
+
+
+def test_a_folder_that_is_not_there_or_a_linked_lock_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "linked.lock").symlink_to(tmp_path / "elsewhere")
+    for path in (tmp_path / "missing" / "notes.db", tmp_path / "linked"):
+        with pytest.raises(ConfigurationError) as refused:
+            opened(path)
+        assert refused.value.code == "store_unusable"
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_generation_counts_transactions_that_changed_a_row_and_outlives_a_restart(tmp_path: Path) -> None:
+    database = opened(tmp_path / "notes.db")
+    start = database.generation
+    with database.transaction() as run:
+        run.execute("INSERT INTO notes VALUES ('a'), ('b')")
+    assert database.generation == start + 1
+    with database.transaction() as run:
+        run.execute("DELETE FROM notes WHERE text = 'not there'")
+        assert database.rows("SELECT text FROM notes") == [("a",), ("b",)]
+    with pytest.raises(sqlcipher.IntegrityError), database.transaction() as run:
+        run.execute("INSERT INTO notes VALUES ('a')")
+    assert database.generation == start + 1
+    database.close()
+    again = opened(tmp_path / "notes.db")
+    assert again.generation == start + 1
+    again.close()
+
+
+def test_an_older_file_put_back_shows_in_its_generation(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    opened(path).close()
+    older = path.read_bytes()
+    database = opened(path)
+    with database.transaction() as run:
+        run.execute("INSERT INTO notes VALUES ('a')")
+    seen = database.generation
+    database.close()
+    path.write_bytes(older)
+    assert opened(path).generation < seen
