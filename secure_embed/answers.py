@@ -1,4 +1,4 @@
-"""What the use cases are asked and what they answer: frozen types between vault.py and its doors."""
+"""What the use cases are asked and what they answer: frozen types between vault/ and its doors."""
 
 from dataclasses import dataclass, field
 from typing import Literal

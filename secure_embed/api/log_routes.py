@@ -18,13 +18,13 @@ events_max = 500
 
 @router.get("/checkpoint", name=Action.AUDIT_READ, response_class=Response)
 async def checkpoint(request: Request) -> Response:
-    note, receipt = await threads_of(request).run(vault_of(request).checkpoint, call_of(request))
+    note, receipt = await threads_of(request).run(vault_of(request).logbook.checkpoint, call_of(request))
     return Response(note, headers=shapes.receipt_header(receipt), media_type="text/plain; charset=utf-8")
 
 
 @router.get("/tile/{tile:path}", name=Action.AUDIT_READ, response_class=Response)
 async def tile(request: Request, tile: str) -> Response:
-    content, receipt = await threads_of(request).run(vault_of(request).tile, call_of(request), tile)
+    content, receipt = await threads_of(request).run(vault_of(request).logbook.tile, call_of(request), tile)
     return Response(content, headers=shapes.receipt_header(receipt), media_type="application/octet-stream")
 
 
@@ -34,5 +34,5 @@ async def events(
     start: Annotated[int, Query(ge=0)] = 0,
     count: Annotated[int, Query(ge=1, le=events_max)] = 100,
 ) -> models.EventsAnswer:
-    found, receipt = await threads_of(request).run(vault_of(request).events, call_of(request), start, count)
+    found, receipt = await threads_of(request).run(vault_of(request).logbook.events, call_of(request), start, count)
     return models.EventsAnswer(first=start, events=list(found), receipt=shapes.receipt_answer(receipt))

@@ -57,7 +57,7 @@ def _collection(view: CollectionView) -> models.CollectionAnswer:
 )
 async def create_collection(request: Request, asked: models.CollectionRequest) -> models.CollectionAnswer:
     view = await threads_of(request).run(
-        vault_of(request).create_collection, call_of(request), name=asked.name, attributes=asked.attributes
+        vault_of(request).collections.create, call_of(request), name=asked.name, attributes=asked.attributes
     )
     return _collection(view)
 
@@ -65,7 +65,7 @@ async def create_collection(request: Request, asked: models.CollectionRequest) -
 @router.get("/collections", name=Action.COLLECTION_LIST, dependencies=[_door(Action.COLLECTION_LIST)])
 async def list_collections(request: Request) -> models.CollectionsAnswer:
     """Those that policy lets the caller read."""
-    views, receipt = await threads_of(request).run(vault_of(request).list_collections, call_of(request))
+    views, receipt = await threads_of(request).run(vault_of(request).collections.seen, call_of(request))
     return models.CollectionsAnswer(
         collections=[_collection(view) for view in views], receipt=shapes.receipt_answer(receipt)
     )
@@ -73,7 +73,7 @@ async def list_collections(request: Request) -> models.CollectionsAnswer:
 
 @router.get("/collections/{collection}", name=Action.COLLECTION_READ, dependencies=[_door(Action.COLLECTION_READ)])
 async def show_collection(request: Request, collection: str) -> models.CollectionAnswer:
-    return _collection(await threads_of(request).run(vault_of(request).show_collection, call_of(request), collection))
+    return _collection(await threads_of(request).run(vault_of(request).collections.show, call_of(request), collection))
 
 
 _INGEST_BODY = {
@@ -98,7 +98,7 @@ async def ingest(request: Request, collection: str, idempotency_key: Idempotency
     """All of the batch is durable when this answers, or none of it is there."""
     batch = await _batch(request)
     result = await threads_of(request).run(
-        vault_of(request).ingest,
+        vault_of(request).records.ingest,
         call_of(request),
         collection,
         [shapes.record(given) for given in batch],
@@ -138,7 +138,7 @@ async def _batch(request: Request) -> list[models.RecordRequest]:
     "/collections/{collection}/records/{record:any}", name=Action.RECORD_READ, dependencies=[_door(Action.RECORD_READ)]
 )
 async def fetch(request: Request, collection: str, record: str) -> models.RecordAnswer:
-    found = await threads_of(request).run(vault_of(request).fetch, call_of(request), collection, record)
+    found = await threads_of(request).run(vault_of(request).records.fetch, call_of(request), collection, record)
     return models.RecordAnswer(
         id=found.record.id,
         text=found.record.text,
@@ -155,7 +155,9 @@ async def fetch(request: Request, collection: str, record: str) -> models.Record
     dependencies=[_door(Action.RECORD_ERASE)],
 )
 async def erase_record(request: Request, collection: str, record: str) -> models.ErasureAnswer:
-    return _erasure(await threads_of(request).run(vault_of(request).erase_record, call_of(request), collection, record))
+    return _erasure(
+        await threads_of(request).run(vault_of(request).erasures.of_record, call_of(request), collection, record)
+    )
 
 
 @router.post("/collections/{collection}/query", name=Action.QUERY, dependencies=[_door(Action.QUERY)])
@@ -167,7 +169,7 @@ async def query(request: Request, collection: str, asked: models.QueryRequest) -
         include_text=asked.include_text,
         has_vector=asked.vector is not None,
     )
-    result = await threads_of(request).run(vault_of(request).query, call_of(request), collection, question)
+    result = await threads_of(request).run(vault_of(request).queries.query, call_of(request), collection, question)
     return shapes.query_answer(result)
 
 
@@ -176,7 +178,7 @@ async def query(request: Request, collection: str, asked: models.QueryRequest) -
 )
 async def export(request: Request, collection: str, asked: models.ExportRequest) -> None:  # noqa: ARG001 - none leaves
     """Refused for every caller under the released risk profiles; a scope and a policy of its own come before that."""
-    await threads_of(request).run(vault_of(request).export_vectors, call_of(request), collection)
+    await threads_of(request).run(vault_of(request).records.export_vectors, call_of(request), collection)
 
 
 @router.post("/erasures", status_code=201, name=Action.RECORD_ERASE, dependencies=[_door(Action.RECORD_ERASE)])
@@ -184,14 +186,18 @@ async def erase_subject(request: Request, asked: models.ErasureRequest) -> model
     """Erase every record of one data subject, in all collections or in those named."""
     return _erasure(
         await threads_of(request).run(
-            vault_of(request).erase_subject, call_of(request), asked.subject, asked.collections, reason=asked.reason
+            vault_of(request).erasures.of_subject,
+            call_of(request),
+            asked.subject,
+            asked.collections,
+            reason=asked.reason,
         )
     )
 
 
 @router.get("/erasures/{erasure}", name=Action.RECORD_ERASE, dependencies=[_door(Action.RECORD_ERASE)])
 async def show_erasure(request: Request, erasure: UUID) -> models.ErasureAnswer:
-    return _erasure(await threads_of(request).run(vault_of(request).erasure, call_of(request), erasure))
+    return _erasure(await threads_of(request).run(vault_of(request).erasures.show, call_of(request), erasure))
 
 
 def _erasure(erasure: Erasure) -> models.ErasureAnswer:

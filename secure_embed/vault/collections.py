@@ -1,0 +1,52 @@
+"""Collections: made, listed, shown."""
+
+from secure_embed.answers import CollectionView
+from secure_embed.embed import Encoder
+from secure_embed.holding import Holding
+from secure_embed.trail import Call, Trail
+from secure_embed.types import Action, Principal, Receipt
+from secure_embed.vault.entrance import Declared, Entrance
+
+__all__ = ["Collections"]
+
+
+class Collections:
+    def __init__(self, way: Entrance, *, encoder: Encoder, risk_profile: str) -> None:
+        self._way = way
+        self._encoder = encoder
+        self._risk_profile = risk_profile
+
+    def create(self, call: Call, *, name: str, attributes: Declared) -> CollectionView:
+        with self._way.begin(call, Action.COLLECTION_CREATE) as trail:
+            self._way.enter(trail, name, attributes)
+            collection = self._way.holdings.describe_new(
+                name, attributes, space=self._encoder.space, risk_profile=self._risk_profile
+            )
+            trail.ticket().require(Action.COLLECTION_CREATE)
+            self._way.holdings.create(collection)
+            trail.collection = name
+            return CollectionView(collection=collection, records=0, receipt=trail.done())
+
+    def seen(self, call: Call) -> tuple[list[CollectionView], Receipt]:
+        with self._way.begin(call, Action.COLLECTION_LIST) as trail:
+            principal, _ = self._way.enter(trail, None)
+            views = [
+                self._view(trail, principal, self._way.holdings.named(name))
+                for name in self._way.holdings.names()
+                if self._way.gate.may(trail, principal, Action.COLLECTION_READ, name)
+            ]
+            return views, trail.done(results=len(views))
+
+    def show(self, call: Call, name: str) -> CollectionView:
+        with self._way.begin(call, Action.COLLECTION_READ) as trail:
+            principal, _ = self._way.enter(trail, name)
+            holding = self._way.holdings.named(name)
+            return self._view(trail, principal, holding, trail.done())
+
+    def _view(
+        self, trail: Trail, principal: Principal, holding: Holding, receipt: Receipt | None = None
+    ) -> CollectionView:
+        reads_all = self._way.gate.reads_all(trail, principal, holding.collection.name)
+        return CollectionView(
+            collection=holding.collection, records=holding.records if reads_all else None, receipt=receipt
+        )
