@@ -36,6 +36,7 @@ _CODE = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
 _HEX_TAG = re.compile(r"(?:[0-9a-f]{2}){8,64}\Z")
 
 # OCSF 1.7: class_uid, activity_id. 6005 Datastore Activity, 6003 API Activity, 3002 Authentication, 6002 Application Lifecycle.
+# By name: what an operator does with the keys and copies is in the log whether or not a caller may ask for it.
 _OCSF: Mapping[str, tuple[int, int]] = {
     Action.QUERY: (6005, 4),
     Action.RECORD_READ: (6005, 1),
@@ -46,10 +47,24 @@ _OCSF: Mapping[str, tuple[int, int]] = {
     Action.COLLECTION_CREATE: (6003, 1),
     Action.COLLECTION_READ: (6003, 2),
     Action.AUDIT_READ: (6003, 2),
+    "collection.erase": (6005, 7),
+    "hold.place": (6003, 1),
+    "hold.release": (6003, 4),
+    "hold.list": (6003, 2),
+    "keys.read": (6003, 2),
+    "keys.rotate": (6003, 3),
+    "backup.create": (6003, 1),
+    "retention.sweep": (6005, 7),
     "authentication": (3002, 1),
     "log.start": (6002, 3),
     "log.stop": (6002, 4),
+    "log.key": (6002, 8),
     "log.recovery": (6002, 99),
+    "log.rollback": (6002, 99),
+    "store.restored": (6002, 99),
+    "keys.rotated": (6002, 8),
+    "keys.resealed": (6005, 9),
+    "version.destroyed": (6005, 7),
 }
 _OTHER = (6003, 99)
 

@@ -65,6 +65,30 @@ EVENTS = {
     "intent": full(phase=Phase.INTENT, decision=None, intent=None, openings_max=200),
     "refused before any intent": full(decision="refused", error="invalid_token", intent=None, caller=None),
     "failed": full(decision="failed", error="storage_unavailable"),
+    "rotation begun": full(
+        phase=Phase.INTENT,
+        action="keys.rotate",
+        decision=None,
+        intent=None,
+        details={"kind": "collection", "from_version": 3, "to_version": 4, "reseal": True, "provider": "pkcs11"},
+    ),
+    "rotation done": AuditEvent(
+        phase=Phase.SYSTEM,
+        action="keys.resealed",
+        collection="clinical-notes",
+        details={"version": 4, "records": 20_000, "key_id": "sha256:" + TAG, "store": "data.db"},
+    ),
+    "rollback": AuditEvent(
+        phase=Phase.SYSTEM,
+        action="log.rollback",
+        details={"store_size": 70_001, "store_root": TAG, "log_size": 70_000},
+    ),
+    "version gone": AuditEvent(
+        phase=Phase.SYSTEM,
+        action="version.destroyed",
+        collection="clinical-notes",
+        details={"version": 3, "erasure": "0f9c3a54-6c1f-4c0e-9d0a-0d9f6b1f2a11", "wrapped": 20_000},
+    ),
     "recovery": AuditEvent(phase=Phase.SYSTEM, action="log.recovery", orphans=(1, 2), details={"torn_bytes": 3}),
     "largest": full(
         caller=Caller(
@@ -187,6 +211,25 @@ def test_every_action_has_its_ocsf_class() -> None:
     assert pairs["record.erase"] == (6005, 7)
     assert pairs["audit.read"] == (6003, 2)
     assert all(activity != 99 for _, activity in pairs.values())
+
+
+SERVICE = {
+    *("log.key", "log.recovery", "log.rollback", "log.start", "log.stop", "store.restored", "keys.rotated"),
+    *("keys.resealed", "version.destroyed", "authentication"),
+}
+CALLED = {
+    *("collection.erase", "hold.place", "hold.release", "hold.list", "keys.read", "keys.rotate", "backup.create"),
+    "retention.sweep",
+}
+
+
+def test_what_happens_to_keys_copies_and_holds_has_a_class_of_its_own() -> None:
+    for action in CALLED:
+        event = read_entry(written(AuditEvent(phase=Phase.INTENT, action=action)))
+        assert (event["class_uid"], event["activity_id"]) != (6003, 99), action
+    for action in SERVICE - {"log.key"}:
+        event = read_entry(written(AuditEvent(phase=Phase.SYSTEM, action=action)))
+        assert event["class_uid"] != 6003, action
 
 
 def faults(value: Any, schema: dict[str, Any], place: str) -> list[str]:
