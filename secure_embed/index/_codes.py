@@ -9,7 +9,7 @@ Not locked: the shard's lock covers it. What is here is lossy, not secret: a cod
 """
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -64,7 +64,7 @@ class CodeLists:
         )
         self._index.is_trained = True  # the codebook holds all there is to train
         self._memory = _array_lists(self._index.invlists)
-        self._lists = codebook.lists
+        self.lists = codebook.lists
         self._capacity = np.zeros(codebook.lists, np.int64)  # entries that a list's memory holds
         self._list_of_slot = GrowingArray(np.int32)
         self.code_bytes = int(self._index.code_size)
@@ -103,6 +103,37 @@ class CodeLists:
         self._index.ntotal += len(slots)
         self._list_of_slot.extend(batch.lists)
 
+    def held(self) -> Iterator[tuple[Numbers, Codes]]:
+        """List by list, its ids (n,) and codes (n, code_bytes), as FAISS' own memory; stale after the next change."""
+        for number in range(self.lists):
+            size = int(self._memory.list_size(number))
+            if size:
+                codes, ids = self._views(number, size)
+                yield ids, codes
+            else:
+                yield np.zeros(0, np.int64), np.zeros((0, self.code_bytes), np.uint8)
+
+    def restore(self, sizes: Numbers, ids: Numbers, fill: Callable[[Codes], None]) -> None:
+        """Put ready codes into lists that are empty. ``sizes``: (lists,); ``ids``: each of 0 .. n-1 once, list by list.
+
+        ``fill`` writes the next codes into the array that it is given, which is FAISS' own memory: no copy is left.
+        """
+        invariant(self._index.ntotal == 0 and len(sizes) == self.lists and int(sizes.sum()) == len(ids))
+        list_of_slot = self._list_of_slot.grow(len(ids))
+        start = 0
+        for number, size in enumerate(sizes.tolist()):
+            if not size:
+                continue
+            here = ids[start : start + size]
+            list_of_slot[here] = number
+            self._memory.resize(number, size)
+            self._capacity[number] = size
+            codes, slots = self._views(number, size)
+            slots[:] = here
+            self._index.ntotal += size
+            fill(codes)
+            start += size
+
     def remove(self, slots: Numbers) -> None:
         """Overwrite and take out; every slot must be there."""
         for slot in slots.tolist():
@@ -130,9 +161,9 @@ class CodeLists:
         if self._index.ntotal == 0:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         wanted = min(wanted, int(self._index.ntotal))
-        probed = max(lists_probed_min, -(-self._lists // lists_probed_share)) / max(share, 1e-9)
+        probed = max(lists_probed_min, -(-self.lists // lists_probed_share)) / max(share, 1e-9)
         with _one_thread():
-            for lists in _looks(probed, self._lists):
+            for lists in _looks(probed, self.lists):
                 distances, slots = self._search_lists(turned, wanted, bitmap, lists)
                 found = slots >= 0  # FAISS pads with -1
                 if found.sum() == wanted:

@@ -124,6 +124,42 @@ class Column:
             for number in left.difference(map(int, np.unique(used)), {-1}):
                 del self._numbers[self._tags.pop(number)]
 
+    # --- saved state -----------------------------------------------------------------------------------------------
+
+    def tags(self) -> list[bytes]:
+        """Keyed hashes of the strings that are here, in the order of their numbers."""
+        return [self._tags[number] for number in sorted(self._tags)]
+
+    def compact(self, live: Bits) -> "tuple[Bits, npt.NDArray[np.generic]]":
+        """Presence and values of the live slots, numbers counted in the order of :meth:`tags`; the caller wipes both."""
+        values: npt.NDArray[np.generic] = self.values[live]
+        if self.kind == "string":
+            known = np.array(sorted(self._tags), np.int64)
+            there = values != -1
+            values[there] = np.searchsorted(known, values[there])
+        return self.present[live], values
+
+    def restore(self, slots: int, tags: Sequence[bytes], fill: Callable[[npt.NDArray[np.generic]], None]) -> bool:
+        """Fill an empty column in the order of :meth:`compact`. False: this is no column; nothing may use it then."""
+        present = self._present.grow(slots)
+        bits = present.view(np.uint8)
+        fill(bits)
+        if (bits > 1).any():
+            bits.fill(0)
+            return False
+        values = self._values.grow(slots)
+        fill(values)
+        self._numbers = {tag: number for number, tag in enumerate(tags)}
+        self._tags = dict(enumerate(tags))
+        self._next_number = len(tags)
+        if len(self._numbers) != len(tags) or (values[~present] != (-1 if self.kind == "string" else 0)).any():
+            return False
+        if self.kind == "string":
+            numbers = values[present]
+            inside = not ((numbers < 0) | (numbers >= len(tags))).any()
+            return inside and bool(np.bincount(numbers, minlength=len(tags)).all())
+        return not tags and not (self.kind == "bool" and ((values < 0) | (values > 1)).any())
+
     def wipe(self) -> None:
         self._present.wipe()
         self._values.wipe()
@@ -140,6 +176,10 @@ class AttributeColumns:
     def get(self, name: str) -> Column | None:
         """None: not declared, so no record has it."""
         return self._columns.get(name)
+
+    def items(self) -> Sequence[tuple[str, Column]]:
+        """In the order of their names."""
+        return sorted(self._columns.items())
 
     @property
     def memory_bytes(self) -> int:

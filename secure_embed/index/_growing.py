@@ -22,7 +22,7 @@ class GrowingArray(Generic[Element]):
 
     @property
     def values(self) -> npt.NDArray[Element]:
-        """(n,) a view to read and write in; stale after the next :meth:`extend`."""
+        """(n,) a view to read and write in; stale after the next :meth:`extend` or :meth:`grow`."""
         return self._memory[: self._size]
 
     @property
@@ -30,14 +30,18 @@ class GrowingArray(Generic[Element]):
         return self._memory.nbytes
 
     def extend(self, values: npt.NDArray[Any]) -> None:
-        size = self._size + len(values)
+        self.grow(len(values))[:] = values
+
+    def grow(self, count: int) -> npt.NDArray[Element]:
+        """``count`` more elements, as a view to write them in."""
+        before, size = self._size, self._size + count
         if size > len(self._memory):
             larger = np.zeros(max(size, len(self._memory) * 3 // 2), self._memory.dtype)
-            larger[: self._size] = self.values
+            larger[:before] = self.values
             self._memory.fill(0)
             self._memory = larger
-        self._memory[self._size : size] = values
         self._size = size
+        return self._memory[before:size]
 
     def wipe(self) -> None:
         """Overwrite and empty it."""

@@ -62,6 +62,23 @@ class SlotMap:
         self._highest = int(positions[-1])
         return np.arange(first, self.slots, dtype=np.int64)
 
+    @property
+    def highest(self) -> int:
+        """The highest position that was ever here; -1: none."""
+        return self._highest
+
+    @property
+    def positions(self) -> Positions:
+        """(slots,) int64; what it says of a slot that is not live means nothing."""
+        return self._positions.values
+
+    def restore(self, positions: Positions, highest: int) -> None:
+        """Fill an empty map: slot n is that of ``positions[n]``. Positions up to ``highest`` never come back."""
+        invariant(self.slots == 0 and (not len(positions) or int(positions[-1]) <= highest))
+        if len(positions):
+            self.append(positions)
+        self._highest = highest
+
     def find(self, positions: Sequence[Position]) -> Slots:
         """Slots of those positions that are here, ascending."""
         wanted = np.unique(np.asarray(positions, np.int64))

@@ -14,6 +14,7 @@ import os
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Self
 
 import numpy as np
@@ -139,6 +140,15 @@ class Codebook:
     def turn(self, vectors: Vectors) -> Vectors:
         """(n, d) float32 -> (n, d) float32, C-contiguous: the vectors under the secret rotation."""
         return np.ascontiguousarray(vectors @ self.rotation, dtype=np.float32)
+
+    def mark(self) -> bytes:
+        """32 bytes by which codebooks are told apart; no secret to who has the codes.
+
+        SHA-256 over the version, the rotation's first row and the first centroid: a new rotation is drawn with each
+        codebook, and megabytes are not hashed at each start.
+        """
+        rows = self.rotation[0].astype("<f4").tobytes() + self.centroids[0].astype("<f4").tobytes()
+        return sha256(struct.pack("<I", self.version) + rows).digest()
 
     def to_bytes(self) -> bytes:
         """Header, rotation, centroids: little end first, float32, row by row. Plaintext: the caller seals it."""

@@ -4,14 +4,16 @@ What may not be in here: keys, sealed bytes, texts, or a vector that outlives th
 this file; what FAISS does is in ``_codes``, filters in ``_filters``, opening and wiping in ``_rescore``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Self
 
 import numpy as np
 
 from secure_embed.errors import Conflict, InvalidRequest, Unavailable
+from secure_embed.index._chunks import ChunkReader, Piece, chunks_of
 from secure_embed.index._columns import AttributeColumns, TagAttribute
 from secure_embed.index._filters import ensure_own, holds_own, permitted
 from secure_embed.index._invariant import invariant
@@ -101,6 +103,37 @@ class RabitqShard:
         self._changing = Lock()  # one change at a time prepares itself; readers are shut out only while it is put in
         self._whole = True
         self._edition = 0  # counts changes of what is here, whether or not they move the version
+
+    @classmethod
+    def restored(
+        cls,
+        chunks: Iterable[Piece],
+        *,
+        codebook: Codebook,
+        schema: Mapping[str, AttributeType],
+        tag_attribute: TagAttribute,
+        open_vectors: OpenVectors,
+    ) -> Self:
+        """The shard whose :meth:`chunks` these were: same answers, same version; nothing is opened or coded anew.
+
+        Each chunk is read before the next is asked for, and wiped where it can be written to. Raises
+        ``IntegrityFailure`` (``codes_unreadable``) for anything else than what was written, ``Conflict``
+        (``codebook_version``) for codes that were made with another codebook.
+        """
+        from secure_embed.index._saved import SavedHead, restore
+
+        shard = cls(codebook=codebook, schema=schema, tag_attribute=tag_attribute, open_vectors=open_vectors)
+        reader = ChunkReader(chunks)
+        try:
+            head = SavedHead.read(reader, codebook, shard._codes.code_bytes)
+            restore(reader, head, codes=shard._codes, slots=shard._slots, columns=shard._columns)
+        except BaseException:
+            shard.close()
+            raise
+        finally:
+            reader.wipe()
+        shard._version = head.version
+        return shard
 
     @property
     def codebook(self) -> Codebook:
@@ -217,6 +250,24 @@ class RabitqShard:
         right_shape = query.dtype == np.float32 and query.shape == (1, self._codebook.dimension)
         if not (right_shape and np.isfinite(query).all() and np.linalg.norm(query) > 0):
             raise InvalidRequest("the query's vector is not one finite, non-zero vector", code="vector_invalid")
+
+    def chunks(self) -> Iterator[memoryview]:
+        """All that :meth:`restored` needs, in plaintext, in chunks of at most 1 MiB; the caller seals them.
+
+        Each is good until the next is asked for, and wiped then. Queries go on meanwhile, changes wait until the
+        iterator is exhausted or closed. Raises ``Unavailable`` (``index_unavailable``).
+        """
+        from secure_embed.index._saved import pieces_of
+
+        with self._one_change():
+            pieces = pieces_of(
+                codebook=self._codebook,
+                version=self._version,
+                codes=self._codes,
+                slots=self._slots,
+                columns=self._columns,
+            )
+            yield from chunks_of(pieces)
 
     # --- changes ---------------------------------------------------------------------------------------------------
 
