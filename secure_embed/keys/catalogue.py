@@ -7,7 +7,7 @@ from uuid import UUID
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from secure_embed.errors import Unavailable
+from secure_embed.keys.locked import LockedMemory
 from secure_embed.keys.sealing import CatalogueValue, Place, key_bytes, open_bound, seal_bound
 from secure_embed.keys.tags import TagKind, tag
 
@@ -17,35 +17,28 @@ __all__ = ["CatalogueKeys"]
 class CatalogueKeys:
     """Made from the deployment secret ``catalogue`` (32 bytes). Safe to call from several threads."""
 
-    def __init__(self, secret: bytes) -> None:
-        self._seal_key = _derive(secret, b"secure_embed/catalogue/seal/v1")
-        self._tag_key = _derive(secret, b"secure_embed/catalogue/tag/v1")
-        self._closed = False
+    def __init__(self, secret: bytes, memory: LockedMemory | None = None) -> None:
+        hold = (LockedMemory() if memory is None else memory).hold
+        self._seal_key = hold(_derive(secret, b"secure_embed/catalogue/seal/v1"))
+        self._tag_key = hold(_derive(secret, b"secure_embed/catalogue/tag/v1"))
 
     def seal(self, value: CatalogueValue, uuid: UUID, plaintext: bytes) -> bytes:
         """``uuid``: of the collection for a descriptor, of the erasure for its state."""
-        return seal_bound(self._usable(self._seal_key), plaintext, Place(uuid).other(value))
+        return seal_bound(self._seal_key.copy(), plaintext, Place(uuid).other(value))
 
     def open(self, value: CatalogueValue, uuid: UUID, sealed: bytes) -> bytes:
         """Raises ``SealedValueUnreadable`` for a wrong, moved or damaged value."""
-        return open_bound(self._usable(self._seal_key), sealed, Place(uuid).other(value), where=value.name.lower())
+        return open_bound(self._seal_key.copy(), sealed, Place(uuid).other(value), where=value.name.lower())
 
     def tag(self, kind: TagKind, *parts: str | bytes) -> bytes:
         """32 bytes; kinds and their parts are in :class:`TagKind`."""
-        return tag(self._usable(self._tag_key), kind, *parts)
+        return tag(self._tag_key.copy(), kind, *parts)
 
     def close(self) -> None:
         """Overwrite the keys, as far as CPython allows. Later calls raise ``Unavailable`` (``keys_closed``)."""
-        self._closed = True
-        for key in (self._seal_key, self._tag_key):
-            key[:] = bytes(len(key))
-
-    def _usable(self, key: bytearray) -> bytes:
-        copy = bytes(key)  # taken before the question: close() marks first, then wipes
-        if self._closed:
-            raise Unavailable("the catalogue's keys are closed", code="keys_closed")
-        return copy
+        self._seal_key.wipe()
+        self._tag_key.wipe()
 
 
-def _derive(secret: bytes, info: bytes) -> bytearray:
-    return bytearray(HKDF(algorithm=hashes.SHA256(), length=key_bytes, salt=None, info=info).derive(secret))
+def _derive(secret: bytes, info: bytes) -> bytes:
+    return HKDF(algorithm=hashes.SHA256(), length=key_bytes, salt=None, info=info).derive(secret)

@@ -1,7 +1,8 @@
 """The unlocked keys of one collection: sealing, opening, keyed hashes, rotation. Formats: docs/formats.md.
 
-Record keys lie wrapped in memory and are unwrapped one at a time, for one value. What is held open: the collection
-key, the index key and the lookup key. Wiping is best effort: CPython and OpenSSL make copies that cannot be reached.
+Record keys lie wrapped in memory and are unwrapped one at a time, for one value. What is held open, in locked memory:
+the collection key, the index key, the lookup key and the codes key. Wiping is best effort: CPython and OpenSSL make
+copies that cannot be reached.
 Sources: RFC 3394 (AES key wrap), NIST SP 800-38D (GCM).
 """
 
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from secure_embed.errors import Conflict, SealedValueUnreadable, SecureEmbedError, Unavailable
 from secure_embed.keys.keyring import Keyring
+from secure_embed.keys.locked import Held
 from secure_embed.keys.protocol import KeyStore, WrappedKey
 from secure_embed.keys.sealing import (
     HEADER,
@@ -49,7 +51,7 @@ class _Unlocked:
     """What rotation replaces as a whole; a reader takes one reference and works with it to the end."""
 
     version: int
-    key: bytearray
+    key: Held
     table: WrappedTable
 
 
@@ -57,13 +59,23 @@ class CollectionKeys:
     """Readers (open, seal, tag) run in several threads at once. ``admit``, ``discard`` and ``rotate`` take a lock
     among themselves; their caller lets one write to a collection happen at a time, key store included."""
 
-    def __init__(self, uuid: UUID, keyring: Keyring, state: _Unlocked, index_key: bytes, lookup_key: bytes) -> None:
+    def __init__(
+        self,
+        uuid: UUID,
+        keyring: Keyring,
+        state: _Unlocked,
+        *,
+        index_key: Held,
+        lookup_key: Held,
+        codes_key: Held | None,
+    ) -> None:
         self.uuid = uuid
         self._keyring = keyring
         self._place = Place(uuid)
         self._state: _Unlocked | None = state
-        self._index_key = bytearray(index_key)
-        self._lookup_key = bytearray(lookup_key)
+        self._index_key = index_key
+        self._lookup_key = lookup_key
+        self._codes_key = codes_key
         self._writing = Lock()
 
     # --- life ------------------------------------------------------------------------------------------------------
@@ -74,8 +86,9 @@ class CollectionKeys:
         key, index_key, lookup_key = (os.urandom(key_bytes) for _ in range(3))
         wrapped = wrap_collection(keyring, uuid, first_version, key=key, index_key=index_key, lookup_key=lookup_key)
         key_store.create_collection(wrapped)
-        state = _Unlocked(version=first_version, key=bytearray(key), table=WrappedTable(0))
-        return cls(uuid, keyring, state, index_key, lookup_key)
+        hold = keyring.memory.hold
+        state = _Unlocked(version=first_version, key=hold(key), table=WrappedTable(0))
+        return cls(uuid, keyring, state, index_key=hold(index_key), lookup_key=hold(lookup_key), codes_key=None)
 
     @classmethod
     def unlock(cls, keyring: Keyring, key_store: KeyStore, uuid: UUID) -> "CollectionKeys":
@@ -87,22 +100,31 @@ class CollectionKeys:
         key = keyring.unwrap_collection_key(stored.collection_key, uuid, stored.version)
         index_key = unwrap_key(key, stored.index_key, where="index key")
         lookup_key = unwrap_key(key, stored.lookup_key, where="lookup key")
+        codes_key = None if stored.codes_key is None else unwrap_key(key, stored.codes_key, where="codes key")
         table = WrappedTable(key_store.next_position(uuid))
         for batch in _batches(key_store.wrapped(uuid)):
             if any(record_key.version != stored.version for record_key in batch):
                 raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
             table = table.holding(batch)
-        state = _Unlocked(version=stored.version, key=bytearray(key), table=table)
-        return cls(uuid, keyring, state, index_key, lookup_key)
+        hold = keyring.memory.hold
+        return cls(
+            uuid,
+            keyring,
+            _Unlocked(version=stored.version, key=hold(key), table=table),
+            index_key=hold(index_key),
+            lookup_key=hold(lookup_key),
+            codes_key=None if codes_key is None else hold(codes_key),
+        )
 
     def close(self) -> None:
         """Drop the keys, overwriting what can be. Later calls raise ``Unavailable`` (``keys_closed``)."""
         with self._writing:
             state, self._state = self._state, None
-            for held in (self._index_key, self._lookup_key):
-                held[:] = bytes(len(held))
+            self._index_key.wipe()
+            self._lookup_key.wipe()
+            self._drop_codes_key()
             if state is not None:
-                state.key[:] = bytes(len(state.key))
+                state.key.wipe()
                 state.table.wipe()
 
     @property
@@ -119,15 +141,48 @@ class CollectionKeys:
 
     def tag(self, kind: TagKind, *parts: str | bytes) -> bytes:
         """32 bytes under the lookup key, which outlives rotations; kinds and their parts are in :class:`TagKind`."""
-        return tag(self._usable(self._lookup_key), kind, *parts)
+        return tag(self._lookup_key.copy(), kind, *parts)
 
     def seal_index(self, value: IndexValue, plaintext: bytes) -> bytes:
-        return seal_bound(self._usable(self._index_key), plaintext, self._place.other(value))
+        return seal_bound(self._index_key.copy(), plaintext, self._place.other(value))
 
     def open_index(self, value: IndexValue, sealed: bytes) -> bytes:
         """Raises ``SealedValueUnreadable``."""
-        key = self._usable(self._index_key)
-        return open_bound(key, sealed, self._place.other(value), where=value.name.lower())
+        return open_bound(self._index_key.copy(), sealed, self._place.other(value), where=value.name.lower())
+
+    # --- saved codes -----------------------------------------------------------------------------------------------
+
+    @property
+    def has_codes_key(self) -> bool:
+        """Whether codes that were saved may open. An erasure or a rotation ends them."""
+        return self._codes_key is not None
+
+    def renew_codes_key(self, key_store: KeyStore) -> None:
+        """Draw a key for codes that are about to be saved, durable on return; what was saved before never opens again.
+
+        The codes are copied after this, with no erasure in between: one that comes later ends the key.
+        """
+        with self._writing:
+            state, key = self._taken()
+            self._drop_codes_key()
+            fresh = os.urandom(key_bytes)
+            key_store.put_codes_key(self.uuid, aes_key_wrap(key, fresh), version=state.version)
+            self._codes_key = self._keyring.memory.hold(fresh)
+
+    def seal_codes(self, chunk: int, last: bool, plaintext: bytes) -> bytes:
+        """``chunk`` counts from 0. Raises ``Conflict`` (``codes_key_missing``) when an erasure or a rotation has ended
+        the key: the codes have to be saved anew then."""
+        held = self._codes_key
+        if held is None:
+            raise Conflict("the codes' key was ended meanwhile", code="codes_key_missing")
+        return seal_bound(held.copy(), plaintext, self._place.codes(chunk, last=last))
+
+    def open_codes(self, chunk: int, last: bool, sealed: bytes) -> bytes:
+        """Raises ``SealedValueUnreadable`` for codes of another place, of an older saving, or from before an erasure."""
+        held = self._codes_key
+        if held is None:
+            raise SealedValueUnreadable("codes")
+        return open_bound(held.copy(), sealed, self._place.codes(chunk, last=last), where="codes")
 
     # --- records ---------------------------------------------------------------------------------------------------
 
@@ -234,6 +289,7 @@ class CollectionKeys:
     def discard(self, positions: Iterable[Position]) -> None:
         """Forget keys that were shredded. Idempotent. A reader that began before may finish with them."""
         with self._writing:
+            self._drop_codes_key()  # they hold codes of what is gone; the key store has ended this key too
             self._unlocked().table.drop(np.fromiter(positions, dtype=np.int64))
 
     # --- rotation --------------------------------------------------------------------------------------------------
@@ -252,11 +308,11 @@ class CollectionKeys:
                 self.uuid,
                 version,
                 key=key,
-                index_key=bytes(self._index_key),
-                lookup_key=bytes(self._lookup_key),
+                index_key=self._index_key.copy(),
+                lookup_key=self._lookup_key.copy(),
             )
             keys = rewrap(key_store.wrapped(self.uuid), old=old_key, new=key, version=version)
-            state = _Unlocked(version=version, key=bytearray(key), table=WrappedTable(0).holding(keys))
+            state = _Unlocked(version=version, key=self._keyring.memory.hold(key), table=WrappedTable(0).holding(keys))
             try:
                 key_store.replace_version(new, keys)
             except SecureEmbedError:
@@ -279,9 +335,11 @@ class CollectionKeys:
         """The state and a copy of its collection key that no wipe has touched."""
         while True:
             state = self._unlocked()
-            key = bytes(state.key)
-            if state is self._state:  # the state is replaced first, then the old key is overwritten
-                return state, key
+            try:
+                return state, state.key.copy()
+            except Unavailable:  # wiped: by a rotation, which replaces the state first, or for good
+                if state is self._state:
+                    raise
 
     def _wrapped(self, state: _Unlocked, at: Positions) -> tuple[bytes, npt.NDArray[np.bool_]]:
         taken = state.table.take(at)
@@ -290,12 +348,13 @@ class CollectionKeys:
 
     def _replace(self, old: _Unlocked, new: _Unlocked) -> None:
         self._state = new
-        old.key[:] = bytes(len(old.key))
+        old.key.wipe()
+        self._drop_codes_key()
 
-    def _usable(self, key: bytearray) -> bytes:
-        copy = bytes(key)  # taken before the question: close() marks first, then wipes
-        self._unlocked()
-        return copy
+    def _drop_codes_key(self) -> None:
+        held, self._codes_key = self._codes_key, None
+        if held is not None:
+            held.wipe()
 
 
 def _batches(keys: Iterator[WrappedKey]) -> Iterator[list[WrappedKey]]:

@@ -25,6 +25,7 @@ __all__ = ["SqlcipherKeyStore"]
 
 batch_rows = 10_000
 first_position = Position(0)
+none = bytes(40)  # a wrapped key that is not there
 
 _migrations = (
     """
@@ -36,7 +37,8 @@ _migrations = (
         next_position INTEGER NOT NULL DEFAULT 0,
         collection_key BLOB NOT NULL,
         index_key BLOB NOT NULL CHECK (length(index_key) = 40),
-        lookup_key BLOB NOT NULL CHECK (length(lookup_key) = 40)
+        lookup_key BLOB NOT NULL CHECK (length(lookup_key) = 40),
+        codes_key BLOB NOT NULL DEFAULT (zeroblob(40)) CHECK (length(codes_key) = 40)
     ) STRICT;
     CREATE TABLE record_keys (
         id INTEGER PRIMARY KEY,
@@ -77,9 +79,14 @@ class SqlcipherKeyStore:
             raise Conflict("the collection has keys already", code="collection_exists") from None
 
     def collection(self, uuid: UUID) -> WrappedCollection:
-        _, version, _, collection_key, index_key, lookup_key = self._row(uuid)
+        _, version, _, collection_key, index_key, lookup_key, codes_key = self._row(uuid)
         return WrappedCollection(
-            uuid=uuid, version=version, collection_key=collection_key, index_key=index_key, lookup_key=lookup_key
+            uuid=uuid,
+            version=version,
+            collection_key=collection_key,
+            index_key=index_key,
+            lookup_key=lookup_key,
+            codes_key=None if codes_key == none else codes_key,
         )
 
     def put(self, uuid: UUID, keys: Sequence[WrappedKey]) -> None:
@@ -126,6 +133,13 @@ class SqlcipherKeyStore:
         found: list[Row] = self._database.rows(sql, (self._row(uuid)[0], subject_tag))
         return tuple(Position(position) for (position,) in found)
 
+    def put_codes_key(self, uuid: UUID, wrapped: bytes, *, version: int) -> None:
+        with self._database.transaction() as run:
+            number, stored, *_ = self._row(uuid)
+            if version != stored:
+                raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
+            run.execute("UPDATE collections SET codes_key = ? WHERE id = ?", (wrapped, number))
+
     def shred(self, uuid: UUID, at: Sequence[Position], *, ticket: Ticket) -> Shredded:
         """Overwrites keys and subject tags in place, then empties the write-ahead log."""
         ticket.require(Action.RECORD_ERASE)
@@ -133,6 +147,9 @@ class SqlcipherKeyStore:
         with self._database.transaction() as run:
             number, version, *_ = self._row(uuid)
             gone = [position for (position,) in run.execute(sql, (number, json.dumps([int(p) for p in at])))]
+            run.execute(
+                "UPDATE collections SET codes_key = zeroblob(40) WHERE id = ? AND codes_key <> ?", (number, none)
+            )
         # Always, not only when something was deleted now: an earlier call may have stopped between the two.
         self._database.empty_write_ahead_log()
         return Shredded(positions=tuple(sorted(gone)), key_version=version, version_destroyed=False)
@@ -153,7 +170,8 @@ class SqlcipherKeyStore:
                 [(key.wrapped, number, key.position) for key in keys],
             )
             run.execute(
-                "UPDATE collections SET version = ?, collection_key = ?, index_key = ?, lookup_key = ? WHERE id = ?",
+                "UPDATE collections SET version = ?, collection_key = ?, index_key = ?, lookup_key = ?,"
+                " codes_key = zeroblob(40) WHERE id = ?",
                 (new.version, new.collection_key, new.index_key, new.lookup_key, number),
             )
         self._database.empty_write_ahead_log()
@@ -167,18 +185,23 @@ class SqlcipherKeyStore:
                 run.execute(_shred, found)
                 run.execute(
                     "UPDATE collections SET dropped = 1, collection_key = zeroblob(length(collection_key)),"
-                    " index_key = zeroblob(40), lookup_key = zeroblob(40) WHERE id = ?",
+                    " index_key = zeroblob(40), lookup_key = zeroblob(40), codes_key = zeroblob(40) WHERE id = ?",
                     found,
                 )
         self._database.empty_write_ahead_log()
+
+    @property
+    def generation(self) -> int:
+        """Of the file: see :attr:`SealedDatabase.generation`."""
+        return self._database.generation
 
     def close(self) -> None:
         self._database.close()
 
     def _row(self, uuid: UUID) -> Row:
-        """id, version, next_position, collection_key, index_key, lookup_key. Raises ``NotFound``."""
+        """id, version, next_position, collection_key, index_key, lookup_key, codes_key. Raises ``NotFound``."""
         rows: list[Row] = self._database.rows(
-            "SELECT id, version, next_position, collection_key, index_key, lookup_key FROM collections"
+            "SELECT id, version, next_position, collection_key, index_key, lookup_key, codes_key FROM collections"
             " WHERE uuid = ? AND dropped = 0",
             (uuid.bytes,),
         )

@@ -11,6 +11,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 from secure_embed.errors import ConfigurationError, Unavailable
+from secure_embed.keys.locked import LockedMemory
 from secure_embed.keys.private_files import read_bounded, write_new
 from secure_embed.keys.protocol import KeyProvider
 from secure_embed.keys.sealing import key_bytes
@@ -35,25 +36,29 @@ class Secret(StrEnum):
 
 
 class Keyring:
-    """The unlocked secrets and the provider they came from. The provider stays its owner's to close."""
+    """The unlocked secrets and the provider they came from. The provider stays its owner's to close, and so does
+    ``memory``, where the secrets lie and where the keys of collections are put beside them."""
 
-    def __init__(self, deployment_id: UUID, unlocked: dict[Secret, bytearray], provider: KeyProvider) -> None:
+    def __init__(
+        self, deployment_id: UUID, unlocked: dict[Secret, bytes], provider: KeyProvider, memory: LockedMemory | None
+    ) -> None:
         self.deployment_id = deployment_id
-        self._secrets = unlocked
+        self.memory = LockedMemory() if memory is None else memory
+        self._secrets = {name: self.memory.hold(secret) for name, secret in unlocked.items()}
         self._provider = provider
         self._closed = False
 
     @classmethod
-    def create(cls, path: Path, provider: KeyProvider) -> "Keyring":
+    def create(cls, path: Path, provider: KeyProvider, memory: LockedMemory | None = None) -> "Keyring":
         """Make a deployment's id and secrets and write them, whole or not at all.
 
         Raises ``ConfigurationError`` (``key_file_exists``).
         """
         deployment_id = uuid4()
-        unlocked = {name: bytearray(secrets.token_bytes(key_bytes)) for name in Secret}
+        unlocked = {name: secrets.token_bytes(key_bytes) for name in Secret}
         described = provider.describe()
         wrapped = {
-            name.value: base64.b64encode(provider.wrap(bytes(key), _secret_context(deployment_id, name))).decode()
+            name.value: base64.b64encode(provider.wrap(key, _secret_context(deployment_id, name))).decode()
             for name, key in unlocked.items()
         }
         document = {
@@ -64,10 +69,10 @@ class Keyring:
             "secrets": wrapped,
         }
         write_new(path, json.dumps(document, indent=1).encode() + b"\n")
-        return cls(deployment_id, unlocked, provider)
+        return cls(deployment_id, unlocked, provider, memory)
 
     @classmethod
-    def open(cls, path: Path, provider: KeyProvider) -> "Keyring":
+    def open(cls, path: Path, provider: KeyProvider, memory: LockedMemory | None = None) -> "Keyring":
         """Raises ``ConfigurationError``: ``key_file_missing``, ``key_file_invalid``, ``root_key_mismatch`` for a
         keyring of another root; ``SealedValueUnreadable`` for a secret that was changed, swapped or wrapped elsewhere.
         """
@@ -83,16 +88,12 @@ class Keyring:
         described = provider.describe()
         if (document.text("provider"), document.text("key_id")) != (described.kind, described.key_id):
             raise ConfigurationError(f"{path.name} belongs to another root key", code="root_key_mismatch")
-        unlocked = {
-            name: bytearray(provider.unwrap(wrapped[name], _secret_context(deployment_id, name))) for name in Secret
-        }
-        return cls(deployment_id, unlocked, provider)
+        unlocked = {name: provider.unwrap(wrapped[name], _secret_context(deployment_id, name)) for name in Secret}
+        return cls(deployment_id, unlocked, provider, memory)
 
     def secret(self, name: Secret) -> bytes:
         """32 bytes; the copy is the caller's to drop."""
-        value = bytes(self._secrets[name])
-        self._refuse_closed()
-        return value
+        return self._secrets[name].copy()
 
     def wrap_collection_key(self, key: bytes, uuid: UUID, version: int) -> bytes:
         """Bound to this deployment, the collection and the version."""
@@ -108,7 +109,7 @@ class Keyring:
         """Overwrite the secrets, as far as CPython allows. Later calls raise ``Unavailable`` (``keys_closed``)."""
         self._closed = True
         for secret in self._secrets.values():
-            secret[:] = bytes(len(secret))
+            secret.wipe()
 
     def _refuse_closed(self) -> None:
         if self._closed:

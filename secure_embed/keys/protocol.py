@@ -58,6 +58,7 @@ class WrappedCollection:
     collection_key: bytes
     index_key: bytes
     lookup_key: bytes  # keyed hashes of identifiers; outlives every rotation of the collection key
+    codes_key: bytes | None = None  # of the codes saved last; None when none are saved, or they were ended
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +93,13 @@ class KeyStore(Protocol):
 
     def positions_of_subject(self, uuid: UUID, subject_tag: bytes) -> tuple[Position, ...]: ...
 
+    def put_codes_key(self, uuid: UUID, wrapped: bytes, *, version: int) -> None:
+        """In place of the codes key that is there, if any. Raises ``Conflict`` (``key_version_stale``) unless it was
+        wrapped by the stored version of the collection key."""
+        ...
+
     def shred(self, uuid: UUID, at: Sequence[Position], *, ticket: Ticket) -> Shredded:
-        """Delete the keys in one transaction (secure_delete, then the write-ahead log is emptied). Idempotent."""
+        """End the keys and the codes key in one transaction; they are in no part of the files then. Idempotent."""
         ...
 
     def replace_version(self, new: WrappedCollection, keys: Sequence[WrappedKey]) -> None:

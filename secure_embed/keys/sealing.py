@@ -25,6 +25,7 @@ key_bytes = 32
 
 NO_SPACE = bytes(32)
 NO_POSITION = -1
+CODES, LAST_CODES = 17, 18  # field numbers of a chunk of codes before the last, and of the last
 FIELD_NUMBERS: dict[Field, int] = {Field.VECTOR: 1, Field.TEXT: 2, Field.META: 3}
 SPACE_BOUND = frozenset({Field.VECTOR})
 
@@ -63,6 +64,10 @@ class Place:
 
     def other(self, value: IndexValue | CatalogueValue) -> bytes:
         return _additional.pack(_start, self._uuid, NO_POSITION, value, NO_SPACE)
+
+    def codes(self, chunk: int, *, last: bool) -> bytes:
+        """``chunk`` counts from 0: chunks can neither change places nor be cut off at the end."""
+        return _additional.pack(_start, self._uuid, chunk, LAST_CODES if last else CODES, NO_SPACE)
 
 
 def seal_bound(key: bytes | bytearray, plaintext: bytes, additional: bytes) -> bytes:

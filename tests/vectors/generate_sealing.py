@@ -94,6 +94,7 @@ def values() -> list[dict[str, object]]:
     vector = struct.pack("<4e", 0.5, -0.5, 0.7071, 6.0e-8)
     first = value_case("vector", plaintext=vector, field=1, position=0, space=SPACE)
     text = value_case("text in several scripts", plaintext="Größe, niño, 病歴".encode(), field=2, position=41)
+    codes = value_case("codes, a chunk before the last", plaintext=fixed("codes", 64), field=17, position=2)
     sealed = str(text["sealed"])
     return [
         first,
@@ -101,12 +102,16 @@ def values() -> list[dict[str, object]]:
         value_case("meta, last position of 63 bits", plaintext=b'{"id":"r-1"}', field=3, position=2**63 - 1),
         value_case("empty text", plaintext=b"", field=2, position=7),
         value_case("codebook", plaintext=fixed("codebook", 64), field=16),
+        codes,
+        value_case("codes, last chunk", plaintext=fixed("last codes", 64), field=18, position=3),
         value_case("collection descriptor", plaintext=b'{"name":"notes"}', field=32),
         value_case("erasure state", plaintext=b'{"state":"done"}', field=33, collection=OTHER_COLLECTION),
         spoiled(text, "moved to another record", position=42),
         spoiled(text, "moved to another field", field=3),
         spoiled(text, "moved to another collection", collection=str(OTHER_COLLECTION)),
         spoiled(first, "moved to another space", space=NO_SPACE.hex()),
+        spoiled(codes, "codes moved to another chunk", position=3),
+        spoiled(codes, "codes cut off: a chunk before the last as the last", field=18),
         spoiled(text, "wrong key", key=fixed("another key", 32).hex()),
         spoiled(text, "nonce changed", sealed=flipped(sealed, 5)),
         spoiled(text, "ciphertext changed", sealed=flipped(sealed, 17)),
