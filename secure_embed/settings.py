@@ -47,6 +47,8 @@ class KeySettings(_Part):
     provider: Literal["passphrase"] = "passphrase"
     # A name without a folder is looked up among systemd's credentials when the service runs with them.
     passphrase_file: Path = Path("secrets/root.passphrase")
+    # For how long copies of the keys database are kept: an erasure receipt counts its date from this. None: not known.
+    backup_retention_days: Annotated[int, Field(ge=0, le=3_650)] | None = None
 
 
 class EncoderSettings(_Part):

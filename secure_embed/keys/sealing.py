@@ -44,10 +44,12 @@ class CatalogueValue(IntEnum):
 
     DESCRIPTOR = 32
     ERASURE = 33
+    HOLD = 34
+    TASK = 35
 
 
 class Place:
-    """Makes the additional data (82 bytes) for one collection, or for the erasure that ``uuid`` names."""
+    """Makes the additional data (82 bytes) for one collection, or for the erasure, hold or task that ``uuid`` names."""
 
     __slots__ = ("_uuid",)
 
