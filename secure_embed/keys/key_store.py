@@ -178,7 +178,7 @@ class SqlcipherKeyStore:
 
     def drop_collection(self, uuid: UUID, *, ticket: Ticket) -> None:
         """Idempotent. The uuid cannot be used again."""
-        ticket.require(Action.RECORD_ERASE)
+        ticket.require(Action.RECORD_ERASE, Action.COLLECTION_ERASE)
         with self._database.transaction() as run:
             found = run.execute("SELECT id FROM collections WHERE uuid = ?", (uuid.bytes,)).fetchone()
             if found is not None:
