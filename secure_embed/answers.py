@@ -1,12 +1,24 @@
 """What the use cases are asked and what they answer: frozen types between vault/ and its doors."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
+from secure_embed.keys import ProviderDescription
 from secure_embed.types import Attributes, Collection, Expression, Receipt, Record
 
-__all__ = ["CollectionView", "Erasure", "Fetched", "Hit", "Ingested", "QueryResult", "Question"]
+__all__ = [
+    "CollectionView",
+    "Erasure",
+    "Fetched",
+    "Hit",
+    "Ingested",
+    "KeysView",
+    "QueryResult",
+    "Question",
+    "RotationView",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,4 +73,25 @@ class Erasure:
     state: Literal["started", "done"]
     records: int
     note: str | None  # the signed erasure receipt
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RotationView:
+    id: UUID
+    kind: Literal["root", "collection", "log", "store"]
+    state: Literal["running", "done", "failed"]
+    collection: str | None
+    done: int  # records re-sealed so far
+    total: int
+    error: str | None
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeysView:
+    deployment: UUID
+    provider: ProviderDescription
+    collections: Mapping[str, int]  # name -> version of its key
+    rotations: tuple[RotationView, ...]
     receipt: Receipt

@@ -20,7 +20,7 @@ from secure_embed.errors import (
     Unavailable,
 )
 
-__all__ = ["Client", "Reply", "client_options"]
+__all__ = ["Client", "Reply", "client_options", "client_options_beside"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -90,33 +90,43 @@ class Client:
 
 def client_options(function: F) -> F:
     """Options of every command that speaks to a service; they reach the function as ``client: Client``."""
+    return client_options_beside("--root")(function)
+
+
+def client_options_beside(folder: str) -> Callable[[F], F]:
+    """The same, where the deployment's folder is named by ``folder``: `keys rotate --root` means the root key."""
     from functools import wraps
 
-    from secure_embed.cli.output import root_option
+    from secure_embed.cli.output import deployment_option
 
-    @root_option
-    @click.option("--url", help="The service; default: the one that the deployment's settings name.")
-    @click.option("--ca", type=click.Path(path_type=Path, exists=True), help="PEM file to check its certificate with.")
-    @click.option(
-        "--token-file",
-        type=click.File("r"),
-        help="File with the access token ('-': standard input). Tokens never stand in the command line.",
-    )
-    @click.option("--purpose", help="Purpose of use, as policy names it.")
-    @wraps(function)
-    def command(
-        root: Path, url: str | None, ca: Path | None, token_file: Any, purpose: str | None, **given: Any
-    ) -> Any:
-        if url is None:
-            url, ca = _of_deployment(root, ca)
-        token = token_file.read().strip() if token_file is not None else None
-        client = Client(url, token=token, ca=ca, purpose=purpose)
-        try:
-            return function(client=client, **given)
-        finally:
-            client.close()
+    def decorated(function: F) -> F:
+        @deployment_option(folder)
+        @click.option("--url", help="The service; default: the one that the deployment's settings name.")
+        @click.option(
+            "--ca", type=click.Path(path_type=Path, exists=True), help="PEM file to check its certificate with."
+        )
+        @click.option(
+            "--token-file",
+            type=click.File("r"),
+            help="File with the access token ('-': standard input). Tokens never stand in the command line.",
+        )
+        @click.option("--purpose", help="Purpose of use, as policy names it.")
+        @wraps(function)
+        def command(
+            root: Path, url: str | None, ca: Path | None, token_file: Any, purpose: str | None, **given: Any
+        ) -> Any:
+            if url is None:
+                url, ca = _of_deployment(root, ca)
+            token = token_file.read().strip() if token_file is not None else None
+            client = Client(url, token=token, ca=ca, purpose=purpose)
+            try:
+                return function(client=client, **given)
+            finally:
+                client.close()
 
-    return command  # type: ignore[return-value]  # click's options change the signature
+        return command  # type: ignore[return-value]  # click's options change the signature
+
+    return decorated
 
 
 def _of_deployment(root: Path, ca: Path | None) -> tuple[str, Path | None]:

@@ -9,7 +9,7 @@ import click
 
 from secure_embed.errors import SecureEmbedError
 
-__all__ = ["as_json", "emit", "fail", "root_option"]
+__all__ = ["as_json", "deployment_option", "emit", "fail", "root_option"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -17,14 +17,20 @@ as_json = click.option("--json", "json_", is_flag=True, help="Print JSON.")
 
 
 def root_option(function: F) -> F:
+    return deployment_option("--root")(function)
+
+
+def deployment_option(name: str) -> Callable[[F], F]:
+    """The deployment's folder, as ``root``. ``--root`` but where a command means something else by that."""
     return click.option(
-        "--root",
+        name,
+        "root",
         envvar="SECURE_EMBED_ROOT",
         type=click.Path(path_type=Path, file_okay=False),
         default=Path("secure-embed-deployment"),
         show_default=True,
         help="The deployment's folder.",
-    )(function)
+    )
 
 
 def emit(data: Any, json_: bool, lines: Iterable[str]) -> None:

@@ -1,0 +1,77 @@
+"""What a security officer does: sees which keys there are, rotates them. No key and no record is shown."""
+
+from uuid import UUID
+
+from secure_embed.answers import KeysView, RotationView
+from secure_embed.errors import InvalidRequest
+from secure_embed.holdings import Holdings
+from secure_embed.keys import Keyring
+from secure_embed.rotating import Kind, Rotating, Rotation
+from secure_embed.trail import Call
+from secure_embed.types import Action, Receipt
+from secure_embed.vault.entrance import Entrance
+
+__all__ = ["Custody"]
+
+
+class Custody:
+    def __init__(self, way: Entrance, *, keyring: Keyring, rotating: Rotating) -> None:
+        self._way = way
+        self._keyring = keyring
+        self._rotating = rotating
+
+    def show(self, call: Call) -> KeysView:
+        with self._way.begin(call, Action.KEYS_READ) as trail:
+            self._way.enter(trail, None)
+            described = self._keyring.describe()
+            rotations = [self._view(i, rotation, None) for i, rotation in self._rotating.all().items()]
+            return KeysView(
+                deployment=self._keyring.deployment_id,
+                provider=described,
+                collections=self._way.holdings.key_versions(),
+                rotations=tuple(rotations),
+                receipt=trail.done(),
+            )
+
+    def rotate(
+        self, call: Call, kind: Kind, *, collection: str | None, reseal: bool, records_per_second: int | None
+    ) -> RotationView:
+        """Begin a rotation; it goes on in the background, and its end stands in the log as well."""
+        with self._way.begin(call, Action.KEYS_ROTATE) as trail:
+            self._way.enter(trail, None)
+            if (kind == "collection") != (collection is not None) or (reseal and collection is None):
+                raise InvalidRequest(
+                    "a collection is named for its own rotation, and for no other", code="rotation_invalid"
+                )
+            uuid = None
+            if collection is not None:
+                uuid = self._way.holdings.named(collection).uuid
+                trail.collection = collection
+            trail.detail(kind=kind, reseal=reseal)
+            trail.ticket().require(Action.KEYS_ROTATE)
+            identifier, rotation = self._rotating.begin(
+                kind, collection=uuid, reseal=reseal, records_per_second=records_per_second
+            )
+            trail.detail(rotation=str(identifier))
+            return self._view(identifier, rotation, trail.done())
+
+    def rotation(self, call: Call, identifier: UUID) -> RotationView:
+        with self._way.begin(call, Action.KEYS_READ) as trail:
+            self._way.enter(trail, None)
+            return self._view(identifier, self._rotating.state(identifier), trail.done())
+
+    def _view(self, identifier: UUID, rotation: Rotation, receipt: Receipt | None) -> RotationView:
+        return RotationView(
+            id=identifier,
+            kind=rotation.kind,
+            state=rotation.state,
+            collection=_name_of(self._way.holdings, rotation.collection),
+            done=rotation.done,
+            total=rotation.total,
+            error=rotation.error,
+            receipt=receipt,
+        )
+
+
+def _name_of(holdings: Holdings, uuid: str | None) -> str | None:
+    return None if uuid is None else holdings.name_of(UUID(uuid))
