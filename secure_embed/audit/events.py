@@ -33,6 +33,11 @@ _LABEL = re.compile(r"[A-Za-z0-9_.:/@+-]{1,128}\Z")
 _DETAIL_NAME = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
 _ACTION = re.compile(r"[a-z]+(?:[._][a-z]+){0,4}\Z")
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,62}\Z")
+_VKEY = r"[a-z0-9][a-z0-9./-]{0,254}\+[0-9a-f]{8}\+[A-Za-z0-9+/]{44}"
+_HANDOVER = re.compile(  # a signed note of this one form, so no other text; log-format.md, "Another signing key"
+    r"[a-z0-9][a-z0-9./-]{0,254}/log-key/v1\n(?:0|[1-9][0-9]{0,15})\n[A-Za-z0-9+/]{43}=\n"
+    rf"{_VKEY}\n{_VKEY}\n\n\u2014 [a-z0-9][a-z0-9./-]{{0,254}} [A-Za-z0-9+/]{{91}}=\n\Z"
+)
 _HEX_TAG = re.compile(r"(?:[0-9a-f]{2}){8,64}\Z")
 
 # OCSF 1.7: class_uid, activity_id. 6005 Datastore Activity, 6003 API Activity, 3002 Authentication, 6002 Application Lifecycle.
@@ -150,6 +155,8 @@ class AuditEvent:
     index_version: int | None = None
     latency_ms: int | None = None
     orphans: tuple[int, ...] = ()  # SYSTEM: intents that have no outcome
+    key_at: int | None = None  # SYSTEM: index of the newest log.key before it
+    handover: str | None = None  # of log.key: the note that the old signing key signed
     details: Mapping[str, Detail] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -161,7 +168,7 @@ class AuditEvent:
         hashes = (self.policy_digest, self.query_hmac, self.filter_hash, self.result_commitment, self.space_digest)
         _require(_all(_HEX_TAG, (*hashes, *self.record_tags)), "hash")
         counts = (self.k, self.openings_max, self.results, self.queries_left, self.records_left)
-        integers = (*counts, self.index_version, self.latency_ms, self.intent, *self.orphans)
+        integers = (*counts, self.index_version, self.latency_ms, self.intent, self.key_at, *self.orphans)
         _require(all(i is None or (type(i) is int and 0 <= i <= integer_max) for i in integers), "integer")
         _require(len(self.policy_ids) <= list_items_max and len(self.record_tags) <= record_tags_max, "list")
         _require(len(self.orphans) <= orphans_max and len(self.details) <= list_items_max, "list")
@@ -180,6 +187,9 @@ class AuditEvent:
             _require((self.decision == "allowed") == (self.error is None), "phase")
         else:
             _require(self.intent is None, "phase")
+        is_handover = self.phase is Phase.SYSTEM and self.action == "log.key"
+        _require((self.handover is not None) == is_handover and _all(_HANDOVER, (self.handover,)), "handover")
+        _require(self.key_at is None or self.phase is Phase.SYSTEM, "key_at")
 
     def to_bytes(self, *, uid: str, time: str, time_ms: int) -> bytes:
         """Canonical JSON (equal to RFC 8785 for these types): what is stored, and what the leaf hash is over."""
@@ -209,7 +219,7 @@ class AuditEvent:
 _WRITTEN_AS_THEY_ARE = (
     *("request", "source", "purpose", "collection", "policy_ids", "policy_digest", "decision", "error", "intent"),
     *("query_hmac", "filter_hash", "k", "openings_max", "results", "result_commitment", "record_tags", "queries_left"),
-    *("records_left", "space_digest", "index_version", "latency_ms", "orphans"),
+    *("records_left", "space_digest", "index_version", "latency_ms", "orphans", "key_at", "handover"),
 )
 
 

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from secure_embed.errors import ConfigurationError, IntegrityFailure
 
-__all__ = ["Checkpoint", "NoteSigner", "NoteVerifier", "sign_note", "verify_note"]
+__all__ = ["Checkpoint", "NoteSigner", "NoteVerifier", "note_text", "sign_note", "verify_note"]
 
 ed25519_type = b"\x01"
 note_bytes_max = 64 * 1024
@@ -69,6 +69,23 @@ class NoteVerifier:
         except (ValueError, IntegrityFailure):
             raise ConfigurationError("the verifier key is malformed", code="verifier_key_invalid") from None
 
+    @property
+    def key_id(self) -> str:
+        """8 hex digits: what stands beside a signature, and in a vkey."""
+        return self._id.hex()
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NoteVerifier):
+            return NotImplemented
+        return (self.name, self._public_key) == (other.name, other._public_key)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self._public_key))
+
+    def signed(self, note: str) -> bool:
+        """Whether the note carries a signature that claims to be this key's; nothing is verified."""
+        return any((name, key_id) == (self.name, self._id) for name, key_id, _ in _parse(note)[1])
+
     def __str__(self) -> str:
         return f"{self.name}+{self._id.hex()}+{base64.b64encode(ed25519_type + self._public_key).decode()}"
 
@@ -87,6 +104,11 @@ class NoteVerifier:
         if not signed:
             raise _invalid("no signature of the known key")
         return text
+
+
+def note_text(note: str) -> str:
+    """The text of a note, **not verified**. Raises ``IntegrityFailure`` (``note_invalid``)."""
+    return _parse(note)[0]
 
 
 def _parse(note: str) -> tuple[str, list[tuple[str, bytes, bytes]]]:
@@ -131,10 +153,14 @@ class NoteSigner:
         return str(self.verifier)
 
     def sign(self, text: str) -> str:
-        """The note over ``text``, which ends in a newline. Callers outside this file use :func:`sign_note`."""
+        """The note over ``text``, which ends in a newline. For statements there is :func:`sign_note`."""
         assert text.endswith("\n")
-        signature = base64.b64encode(self._id + self._key.sign(text.encode())).decode()
-        return f"{text}\n\u2014 {self.name} {signature}\n"
+        return f"{text}\n{self.signature(text)}"
+
+    def signature(self, text: str) -> str:
+        """The signature's line alone, to be put behind a note over the same text."""
+        raw = base64.b64encode(self._id + self._key.sign(text.encode())).decode()
+        return f"\u2014 {self.name} {raw}\n"
 
 
 def _statement_header(name: str, kind: str) -> str:
@@ -188,7 +214,7 @@ class Checkpoint:
     @classmethod
     def of_note(cls, note: str) -> "Checkpoint":
         """What a checkpoint says, **not verified**: for storage, which holds no key."""
-        return cls.parse(_parse(note)[0])
+        return cls.parse(note_text(note))
 
     @classmethod
     def verified(cls, note: str, verifier: NoteVerifier) -> "Checkpoint":

@@ -1,13 +1,11 @@
-"""Intents that never got an outcome: what a crash cut off between permission and answer."""
+"""What the last run left: intents that never got an outcome, and where the newest hand-over of the signing key stands."""
 
 from dataclasses import dataclass
 
-import orjson
-
 from secure_embed.audit.events import Phase
+from secure_embed.audit.handover import handover_of, parse_event
 from secure_embed.audit.protocol import LogReader
 from secure_embed.audit.tree import tile_width
-from secure_embed.errors import IntegrityFailure
 
 __all__ = ["Unfinished", "unfinished"]
 
@@ -18,34 +16,31 @@ class Unfinished:
 
     clean: bool  # it logged its own stop, or there was none
     orphans: tuple[int, ...]  # indexes of INTENTs, ascending
+    key_at: int | None  # index of the newest hand-over
 
 
 def unfinished(log: LogReader) -> Unfinished:
     """Read back to the last start or stop: what lies before, that start or stop has named."""
-    end = log.head().size
+    size = end = log.head().size
     ended: set[int] = set()
     orphans: list[int] = []
+    key_at: int | None = None
     while end > 0:
         start = (end - 1) // tile_width * tile_width
-        for offset, entry in reversed(list(enumerate(log.entries(start, end - start)))):
-            event = _parse(entry)
+        for index, entry in reversed(list(enumerate(log.entries(start, end - start), start))):
+            event = parse_event(entry)
             if event.get("phase") == Phase.SYSTEM and event.get("action") in ("log.start", "log.stop"):
-                clean = event["action"] == "log.stop" and start + offset == log.head().size - 1
-                return Unfinished(clean=clean, orphans=tuple(sorted(orphans)))
-            if event.get("phase") == Phase.INTENT and start + offset not in ended:
-                orphans.append(start + offset)
+                clean = event["action"] == "log.stop" and index == size - 1
+                said = event.get("key_at")
+                if key_at is None and isinstance(said, int):
+                    key_at = said
+                return Unfinished(clean=clean, orphans=tuple(sorted(orphans)), key_at=key_at)
+            if key_at is None and handover_of(entry) is not None:
+                key_at = index
+            if event.get("phase") == Phase.INTENT and index not in ended:
+                orphans.append(index)
             intent = event.get("intent")
             if isinstance(intent, int):
                 ended.add(intent)
         end = start
-    return Unfinished(clean=log.head().size == 0, orphans=tuple(sorted(orphans)))
-
-
-def _parse(entry: bytes) -> dict[str, object]:
-    try:
-        event = orjson.loads(entry)
-    except orjson.JSONDecodeError:
-        event = None
-    if not isinstance(event, dict):
-        raise IntegrityFailure("the log is damaged: an entry is no event", code="log_damaged")
-    return event
+    return Unfinished(clean=size == 0, orphans=tuple(sorted(orphans)), key_at=key_at)

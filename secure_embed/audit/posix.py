@@ -5,19 +5,20 @@ synced only by :meth:`PosixLogStorage.publish`, which ends by putting ``checkpoi
 So at each moment the durable tiles up to ``checkpoint`` and the journal's frames together hold every acknowledged entry.
 Opening publishes what a crash left. After close() the folder is a plain C2SP static log beside an empty journal.
 
-A failed write or fsync is final: what the medium holds is then unknown (a later fsync may succeed without the data), so the
-driver refuses until it is opened anew and has read what is there.
+A failed fsync is final: what the medium holds is then unknown (a later fsync may succeed without the data), so the driver
+refuses until it is opened anew and has read what is there. So is a failed write, but for one case: no space for a frame. Nobody
+was told of it, so the journal is cut back to its last whole frame, synced, and goes on. A publication without space waits.
 """
 
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 
-from secure_embed.audit.protocol import Head
-from secure_embed.audit.static_files import StaticFiles
+from secure_embed.audit.protocol import Head, LogFull
+from secure_embed.audit.static_files import NoSpace, StaticFiles, is_full
 from secure_embed.audit.tiles import partial_paths
 from secure_embed.audit.view import journal_name, load, read_journal
 from secure_embed.errors import AuditUnavailable, ConfigurationError, Conflict, IntegrityFailure
@@ -33,7 +34,8 @@ class PosixLogStorage:
     def __init__(self, folder: Path, *, create: bool = False) -> None:
         """Open the log, or with ``create`` begin one where none is: a log that has gone is not replaced by an empty one
         unasked. Raises ``ConfigurationError`` (``log_in_use``), ``IntegrityFailure``
-        (``log_damaged``) for anything that a crash cannot explain, ``AuditUnavailable`` when it cannot be written."""
+        (``log_damaged``) for anything that a crash cannot explain, ``AuditUnavailable`` when it cannot be written,
+        ``LogFull`` when there is no space to publish what a crash left."""
         self._folder = folder
         self._writing = Lock()
         self._failed = False
@@ -84,11 +86,13 @@ class PosixLogStorage:
 
     @contextmanager
     def _medium(self) -> Iterator[None]:
-        """Any fault of the medium ends this opening of the log."""
+        """Any fault of the medium ends this opening of the log, but for want of space where nothing is in doubt."""
         if self._failed:
             raise AuditUnavailable
         try:
             yield
+        except NoSpace:
+            raise LogFull from None
         except OSError:
             self._failed = True
             raise AuditUnavailable from None
@@ -117,13 +121,24 @@ class PosixLogStorage:
         if (there.st_ino, there.st_dev) != (mine.st_ino, mine.st_dev) or mine.st_size != self._journal_bytes:
             raise OSError("the journal was replaced, removed or cut")
         rest = memoryview(data)
-        while rest:
-            rest = rest[os.write(self._fd, rest) :]
+        try:
+            while rest:
+                rest = rest[os.write(self._fd, rest) :]
+        except OSError as fault:
+            if not is_full(fault):
+                raise
+            self._take_back()
+            raise NoSpace(fault.errno, "no space") from None
         os.fdatasync(self._fd)
         self._journal_bytes += len(data)
 
+    def _take_back(self) -> None:
+        """What was written of a frame that did not fit. A fault in here is final."""
+        os.ftruncate(self._fd, self._journal_bytes)
+        os.fdatasync(self._fd)
+
     def settle(self) -> None:
-        with self._writing, self._medium():
+        with suppress(LogFull), self._writing, self._medium():  # the journal holds all of it
             self._view.write_full_bundles()
             if self._journal_bytes > journal_bytes_max:
                 self._publish()
@@ -135,9 +150,10 @@ class PosixLogStorage:
     def _publish(self) -> None:
         view = self._view
         if view.head().size != view.published:
+            partials = partial_paths(view.head().size)
+            self._partials |= partials  # where there is no space for all of them, the next publication drops them
             view.write_full_bundles()
             view.write_partials()
-            partials = partial_paths(view.head().size)
             view.files.put_checkpoint(view.head().checkpoint)
             view.published = view.head().size
             view.files.drop(self._partials - partials)

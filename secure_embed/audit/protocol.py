@@ -4,7 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Head", "LogReader", "LogStorage"]
+from secure_embed.errors import AuditUnavailable, Unavailable
+
+__all__ = ["Head", "LogFull", "LogReader", "LogStorage"]
+
+
+class LogFull(AuditUnavailable):
+    """There was no space for it. Nothing of it is in the log, and the log goes on once there is space."""
+
+    http_status = 507
+    default_code = "storage_full"
+
+    def __init__(self) -> None:
+        Unavailable.__init__(self, "there is no space left to write the audit log, so nothing is answered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +41,8 @@ class LogStorage(LogReader, Protocol):
 
     def commit(self, old: Head, entries: Sequence[bytes], new: Head) -> None:
         """Compare and swap: entries, then head, durable on return. Raises ``AuditUnavailable`` on any fault of the
-        medium (a failed fsync is final: the driver refuses every later commit) and ``Conflict`` on another head."""
+        medium (a failed fsync is final: the driver refuses every later commit), ``LogFull`` where there was no space
+        (nothing was written, a later commit may succeed) and ``Conflict`` on another head."""
         ...
 
     @property
@@ -38,7 +51,8 @@ class LogStorage(LogReader, Protocol):
         ...
 
     def settle(self) -> None:
-        """What a commit leaves to be done after its callers were answered. Raises as :meth:`commit`."""
+        """What a commit leaves to be done after its callers were answered; put off where there is no space for it.
+        Raises ``AuditUnavailable``."""
         ...
 
     def publish(self) -> None:

@@ -4,6 +4,7 @@ Knows files, names and durability; no tree, no key. A file appears whole or not 
 the checkpoint last, after everything it speaks of is durable.
 """
 
+import errno
 import os
 from collections.abc import Iterable
 from contextlib import suppress
@@ -11,13 +12,23 @@ from pathlib import Path
 
 from secure_embed.errors import IntegrityFailure
 
-__all__ = ["StaticFiles"]
+__all__ = ["NoSpace", "StaticFiles", "is_full"]
 
 checkpoint_name = "checkpoint"
+aside_suffix = ".new"
+
+
+def is_full(fault: OSError) -> bool:
+    """Whether there was no space: on the medium, in the quota, or under the limit of a file's size."""
+    return fault.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class NoSpace(OSError):
+    """A file could not be written for want of space. Nothing has changed, and nothing that was synced is in doubt."""
 
 
 class StaticFiles:
-    """Raises ``OSError`` when it cannot write: its owner decides what that ends."""
+    """Raises ``OSError`` when it cannot write: its owner decides what that ends. ``NoSpace`` says that it ends nothing."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -43,14 +54,24 @@ class StaticFiles:
     def write(self, path: str, data: bytes) -> None:
         """Durable only after :meth:`sync`."""
         target = self._folder / path
-        for parent in reversed(Path(path).parents):  # one by one: ``parents=True`` would not apply the mode to all
-            (self._folder / parent).mkdir(exist_ok=True, mode=0o700)
-        aside = target.with_name(target.name + ".new")
-        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(fd, "wb") as file:
-            file.write(data)
-        aside.replace(target)
+        aside = target.with_name(target.name + aside_suffix)
+        try:
+            for parent in reversed(Path(path).parents):  # one by one: ``parents=True`` would not apply the mode to all
+                (self._folder / parent).mkdir(exist_ok=True, mode=0o700)
+            fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(data)
+            aside.replace(target)
+        except OSError as fault:
+            if not is_full(fault):
+                raise
+            aside.unlink(missing_ok=True)
+            raise NoSpace(fault.errno, "no space") from None
         self._unsynced.add(path)
+
+    def keep(self, paths: Iterable[str]) -> None:
+        """Count files that are there as written now."""
+        self._unsynced.update(paths)
 
     def sync(self) -> None:
         """Make everything written so far durable: the files, then the folders that name them."""
@@ -78,6 +99,10 @@ class StaticFiles:
     def partials(self) -> set[str]:
         """Every partial tile and bundle that is there: after a crash, not all of them need be current."""
         return {str(p.relative_to(self._folder)) for p in (self._folder / "tile").rglob("*.p/*")}
+
+    def asides(self) -> set[str]:
+        """What a write left that was cut off before its file had its name."""
+        return {str(p.relative_to(self._folder)) for p in self._folder.rglob("*" + aside_suffix)}
 
 
 def _sync(path: Path) -> None:

@@ -6,10 +6,10 @@ above. Pure: the only IO is behind the given function. Source: RFC 6962 sections
 
 from collections.abc import Callable, Iterable, Sequence
 
-from secure_embed.audit.merkle import CompactRange, hash_bytes, node_hash, tile_height
-from secure_embed.errors import NotFound
+from secure_embed.audit.merkle import CompactRange, empty_root, hash_bytes, node_hash, tile_height
+from secure_embed.errors import IntegrityFailure, NotFound
 
-__all__ = ["Tree"]
+__all__ = ["Tree", "require_root"]
 
 tile_width = 1 << tile_height
 LeafHashes = Callable[[int, int], Sequence[bytes]]  # (start, count) -> leaf hashes
@@ -39,6 +39,12 @@ class Tree:
                 nodes.append(self._node(height, start >> height))
                 start += 1 << height
         return CompactRange(self.size, nodes)
+
+    def root(self, size: int) -> bytes:
+        """MTH(D[0:size]) of RFC 6962 section 2.1. Raises ``NotFound`` (``size_not_found``) past the tree's size."""
+        if not 0 <= size <= self.size:
+            raise NotFound("the log had no such size", code="size_not_found")
+        return self._subtree(0, size) if size else empty_root
 
     def tile(self, level: int, index: int, width: int) -> bytes:
         """``width`` hashes of a tile. Raises ``NotFound`` for what the tree does not hold (yet)."""
@@ -107,3 +113,9 @@ class Tree:
 def _split(length: int) -> int:
     """The largest power of two that is smaller than ``length`` (RFC 6962's k)."""
     return 1 << ((length - 1).bit_length() - 1)
+
+
+def require_root(tree: Tree, size: int, root: bytes) -> None:
+    """That the tree had this root at this size. Raises ``IntegrityFailure`` (``log_rolled_back``)."""
+    if size > tree.size or tree.root(size) != root:
+        raise IntegrityFailure("the log is not the one that was seen before, continued", code="log_rolled_back")

@@ -110,14 +110,14 @@ class LogView:
         """Put what has become full into its files, and out of memory. Not durable before a sync."""
         while len(self._entries) >= tile_width:
             self._write_bundle(self._bundles, tile_width)
-            with self._lock:
-                self._bundles += 1
-                del self._entries[:tile_width], self._hashes[:tile_width]
-            level, hashes = 1, self._bundles
+            level, hashes = 1, self._bundles + 1
             while hashes and hashes % tile_width == 0:
                 index = hashes // tile_width - 1
                 self.files.write(tile_path(level, index, tile_width), self.tree.tile(level, index, tile_width))
                 level, hashes = level + 1, hashes // tile_width
+            with self._lock:  # last: where a write found no space, all of this is done again
+                self._bundles += 1
+                del self._entries[:tile_width], self._hashes[:tile_width]
 
     def write_partials(self) -> None:
         """Write the partial tiles and bundle of the present size."""

@@ -1,7 +1,7 @@
 """One thread that writes, many that wait: what arrives while a commit is on its way shares the next one.
 
 Knows batches and who waits; no entry, no tree, no file. After a fault nothing is accepted any more, and all who wait are
-told. Two commits are never on their way at once.
+told; where there was no space only those of that commit are, and the next one is tried. Two commits are never on their way at once.
 """
 
 from collections import deque
@@ -10,6 +10,7 @@ from concurrent.futures import Future
 from threading import Condition, Thread
 from typing import Generic, TypeVar
 
+from secure_embed.audit.protocol import LogFull
 from secure_embed.errors import AuditUnavailable
 
 __all__ = ["GroupWriter"]
@@ -22,7 +23,7 @@ waiting_max = 8_192  # past this the log does not keep up, and callers are told 
 
 class GroupWriter(Generic[Item, Answer]):
     """``commit`` takes a batch and returns one answer each, once all are durable; ``settle`` runs after they were
-    handed out. Either raising is the end of this writer."""
+    handed out. Either raising is the end of this writer, but for ``commit`` raising :class:`LogFull`."""
 
     def __init__(self, commit: Callable[[Sequence[Item]], Sequence[Answer]], settle: Callable[[], None]) -> None:
         self._commit = commit
@@ -83,6 +84,9 @@ class GroupWriter(Generic[Item, Answer]):
             for (_, future), answer in zip(batch, self._commit([item for item, _ in batch]), strict=True):
                 future.set_result(answer)
             self._settle()
+        except LogFull:
+            for _, future in batch:
+                future.set_exception(LogFull())
         except BaseException:  # noqa: BLE001 - whatever happened, no later event may be taken for written
             self._end(batch)
             return False

@@ -21,13 +21,22 @@ def audit() -> None:
 @root_option
 @as_json
 def verify(root: Path, json_: bool) -> None:
-    """Compute the whole tree again from the entries and compare."""
-    from secure_embed.audit import NoteVerifier, verify_folder
+    """Compute the whole tree again from the entries and compare; follow the signing keys from the first on."""
+    from secure_embed.audit import parse_verifiers, verify_folder
     from secure_embed.deployment import LOG, VERIFIER_KEY
 
-    head = verify_folder(root / LOG, NoteVerifier.parse((root / VERIFIER_KEY).read_text().strip()))
-    data = {"size": head.size, "root": head.root.hex()}
-    emit(data, json_, [f"{head.size} entries, root {head.root.hex()}: as signed"])
+    verified = verify_folder(root / LOG, parse_verifiers((root / VERIFIER_KEY).read_text(encoding="utf-8")))
+    head = verified.head
+    ends = [head.size if span.end is None else span.end for span in verified.keys]
+    keys = [
+        {"key": str(span.verifier), "first": span.first, "end": end}
+        for span, end in zip(verified.keys, ends, strict=True)
+    ]
+    lines = [f"{head.size} entries, root {head.root.hex()}: as signed"]
+    lines += [
+        f"entries {span.first} to {end - 1}: {span.verifier}" for span, end in zip(verified.keys, ends, strict=True)
+    ]
+    emit({"size": head.size, "root": head.root.hex(), "keys": keys}, json_, lines)
 
 
 @audit.command()

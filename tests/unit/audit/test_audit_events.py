@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from audit.verify.entries import read_entry
-from secure_embed.audit import AuditEvent, Caller, Phase, collection_label, label
+from secure_embed.audit import AuditEvent, Caller, HandOver, Phase, collection_label, label
 from secure_embed.errors import SecureEmbedError
 from secure_embed.types import Action, Principal
+from tests.audit_logs import SIGNER, STRANGER
 
 SCHEMA = json.loads((Path(__file__).parents[3] / "audit" / "event.schema.json").read_text(encoding="utf-8"))
 TAG = "ab" * 32
@@ -59,7 +60,9 @@ def written(event: AuditEvent) -> bytes:
     return event.to_bytes(uid=uid, time="2026-11-23T20:10:51.094Z", time_ms=1_795_464_651_094)
 
 
+HANDOVER = HandOver.sign(SIGNER, STRANGER.verifier, size=9, root=bytes(32))
 EVENTS = {
+    "hand-over": AuditEvent(phase=Phase.SYSTEM, action="log.key", key_at=3, handover=HANDOVER),
     "full": full(),
     "smallest": AuditEvent(phase=Phase.SYSTEM, action="log.start"),
     "intent": full(phase=Phase.INTENT, decision=None, intent=None, openings_max=200),
@@ -165,6 +168,7 @@ def test_the_schema_check_can_fail() -> None:
         {"decision": "refused"},
         {"phase": Phase.INTENT},
         {"phase": Phase.SYSTEM},
+        {"key_at": 1},
     ],
     ids=str,
 )
@@ -173,6 +177,28 @@ def test_what_could_carry_content_or_makes_no_sense_is_no_event(change: dict[str
         full(**change)
     assert refused.value.code == "audit_event_invalid"
     assert not any(str(value) in refused.value.detail for value in change.values() if len(str(value)) > 8)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"handover": None},
+        {"action": "log.start"},
+        {"phase": Phase.OUTCOME, "decision": "refused", "error": "x"},
+        {"handover": "The patient is John Smith.\n"},
+        {"handover": HANDOVER.replace("\n9\n", "\nnine\n")},
+        {"handover": HANDOVER + "John Smith\n"},
+        {"handover": HANDOVER.replace("\n\n", "\nJohn Smith\n\n")},
+        {"handover": SIGNER.sign("John Smith\n")},
+        {"key_at": -1},
+    ],
+    ids=str,
+)
+def test_a_handover_is_a_signed_note_of_one_form_and_nothing_else(change: dict[str, Any]) -> None:
+    members = {"phase": Phase.SYSTEM, "action": "log.key", "handover": HANDOVER}
+    with pytest.raises(SecureEmbedError) as refused:
+        AuditEvent(**(members | change))
+    assert refused.value.code == "audit_event_invalid"
 
 
 def test_a_caller_is_bounded_and_clean() -> None:

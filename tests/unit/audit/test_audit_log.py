@@ -1,5 +1,6 @@
 """The log as the rest of the service sees it: tickets, receipts, proofs, what happens when it cannot be written."""
 
+import errno
 import json
 import os
 import shutil
@@ -216,16 +217,18 @@ def test_a_clean_restart_names_nothing(folder: Path) -> None:
     again.close()
 
 
-@pytest.mark.parametrize("fault", ["write", "fdatasync"])
+@pytest.mark.parametrize(
+    ("fault", "number"), [("write", errno.EIO), ("fdatasync", errno.EIO), ("fdatasync", errno.ENOSPC)]
+)
 def test_after_a_fault_everything_is_refused_until_a_restart(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+    folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str, number: int
 ) -> None:
     log = new_log(folder)
     kept = call(log, "kept")
     ticket = intent(log, "open")
 
     def fail(*_: object) -> int:
-        raise OSError(28, "No space left on device")
+        raise OSError(number, "a fault")
 
     monkeypatch.setattr(posix_module.os, fault, fail)
     with pytest.raises(AuditUnavailable):

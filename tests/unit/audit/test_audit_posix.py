@@ -174,7 +174,7 @@ def test_a_reader_needs_no_lock(folder: Path) -> None:
     receipt = call(log, "r")
     view = open_view(folder)
     assert view.head() == log.head()
-    assert verify_folder(folder, SIGNER.verifier).size == receipt.index + 1
+    assert verify_folder(folder, [SIGNER.verifier]).head.size == receipt.index + 1
     log.close()
 
 
