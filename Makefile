@@ -5,7 +5,7 @@ PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test lint types imports vectors bench clean
+.PHONY: setup demo test lint types imports vectors bench crash crash-long corrupt corrupt-long clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,8 @@ help:
 	@echo "make imports  which package may import which"
 	@echo "make vectors  the sealed formats' test vectors, checked by the auditors' own program"
 	@echo "make bench    ratios against the unprotected baseline; writes benchmarks/results/"
+	@echo "make crash    300 times SIGKILL under load, and what is left each time; crash-long: 3,000"
+	@echo "make corrupt  2,000 damaged deployments, each noticed; corrupt-long: 20,000; both write campaigns/results/"
 	@echo "make clean    remove .venv, caches and the demo's deployment"
 
 setup: $(STAMP)
@@ -50,6 +52,18 @@ vectors: setup
 
 bench: setup
 	@$(BIN)/python benchmarks/main_job.py
+
+crash: setup
+	@$(BIN)/python -m campaigns.crash --rounds 300
+
+crash-long: setup
+	@$(BIN)/python -m campaigns.crash --rounds 3000 --out campaigns/results/crash-long.json
+
+corrupt: setup
+	@$(BIN)/python -m campaigns.corrupt --cases 2000
+
+corrupt-long: setup
+	@$(BIN)/python -m campaigns.corrupt --cases 20000 --out campaigns/results/corrupt-long.json
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-deployment

@@ -1,0 +1,98 @@
+"""What is checked after a restart, through the API, and on the stopped folder, with the auditors' program."""
+
+import random
+from pathlib import Path
+
+from audit.verify.check import LogCheck, NotALog, Questions, Receipt
+from audit.verify.notes import Key as VerifierKey
+from campaigns.driver import Driver
+from campaigns.history import Defect
+from campaigns.operations import Answer, Ask, Fetch, IngestAgain, Operation, Query, World, collection_key
+
+__all__ = ["check_log", "check_service"]
+
+lately_max = 60  # records of the last life looked at, beside all whose fate is open
+sampled = 15  # records of earlier lives looked at in each
+queried = 12
+again_share = 0.7  # of unanswered batches that are sent once more
+
+
+class _ListCollections(Operation):
+    kind = "list_collections"
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.listed: set[str] = set()
+
+    @classmethod
+    def propose(cls, world: World, chance: random.Random) -> None:  # noqa: ARG003 - part of the check only
+        return None
+
+    def ask(self) -> Ask:
+        return Ask(method="GET", path="/v1/collections")
+
+    def begin(self) -> None:
+        self._sent = self.world.history.tick()
+
+    def answered(self, answer: Answer) -> list[Defect]:
+        if answer.status != 200:
+            return self._unexpected(answer)
+        history = self.world.history
+        self.listed = {view["name"] for view in answer.body["collections"]}
+        self.world.collections = sorted(self.listed)
+        sent = {key for key in history.known() if not key[0]}
+        now = history.tick()
+        wrong = [
+            defect for name in self.listed for defect in history.present(collection_key(name), "", self._sent, now)
+        ]
+        gone = sent - {collection_key(name) for name in self.listed}
+        return wrong + [defect for key in gone for defect in history.absent(key, self._sent, now)]
+
+
+def check_service(driver: Driver, world: World, chance: random.Random, since: int, *, everything: bool = False) -> bool:
+    """Look at what the last life touched, at a sample of the rest or all of it, and settle what was unanswered.
+
+    False: the service went away meanwhile, and nothing was settled.
+    """
+    history = world.history
+    listing = _ListCollections(world)
+    if not driver.all([listing]):
+        return False
+    unsettled = history.unsettled()
+    records = [key for key in history.known() if key[0]]
+    chosen = records if everything else chance.sample(records, min(sampled, len(records)))
+    lately = [key for key in history.since(since) if key[0]]
+    chosen += chance.sample(lately, min(lately_max, len(lately)))
+    looked_at = sorted({key for key in (*unsettled, *chosen) if key[0]})
+    fetches = [Fetch(world, history.thing(key)) for key in looked_at]
+    if not driver.all(fetches):
+        return False
+    seen = {fetch.thing.key: bool(fetch.found) for fetch in fetches}
+    seen |= {key: key[1] in listing.listed for key in unsettled if not key[0]}
+    driver.defects += history.settle({key: seen[key] for key in unsettled})
+    again, world.unanswered = world.unanswered, []
+    first: list[Operation] = [
+        Query(world, history.thing(key)) for key in chance.sample(looked_at, min(queried, len(looked_at)))
+    ]
+    first += [
+        IngestAgain(batch, is_there=any(seen[thing.key] for thing in batch.things))
+        for batch in again
+        if chance.random() < again_share and not any(history.was_erased(thing.key) for thing in batch.things)
+    ]
+    return driver.all(first)
+
+
+def check_log(root: Path, driver: Driver, world: World) -> list[Defect]:
+    """The log as a crash left it: intact, with every answer's entry and every erasure receipt's."""
+    vkey = (root / "log-verifier.key").read_text().strip()
+    questions = Questions(
+        receipts=[Receipt(index, bytes.fromhex(leaf)) for index, leaf in driver.receipts],
+        earlier=[],
+        erasure_receipts=world.notes,
+        journal_required=True,
+    )
+    try:
+        report = LogCheck(root / "log", VerifierKey.parse(vkey), vkey, questions).run()
+    except (NotALog, OSError) as fault:
+        return [Defect("log", f"cannot be read: {fault}")]
+    return [Defect("log", str(finding)) for finding in report.findings[:5]]

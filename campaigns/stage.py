@@ -1,0 +1,50 @@
+"""A deployment made for a campaign: real files, real keys, the development issuer, and one policy more.
+
+The policy lets the department ``campaign`` do everything, and the risk profile is ``open``: a budget that runs out
+would only stop the load. All else is as `secure-embed init --dev` makes it.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from secure_embed.access import DevelopmentIssuer
+from secure_embed.api.call import SCOPES
+from secure_embed.founding import create
+from secure_embed.settings import SETTINGS_FILE
+
+__all__ = ["ATTRIBUTES", "found", "headers"]
+
+ATTRIBUTES = {"sensitivity": "long", "ward": "string"}
+token_lifetime_s = 3_600
+clearance = 3
+
+_POLICY = """
+@id("campaign")
+@owner("campaign")
+@rationale("The campaign's caller does everything.")
+permit (principal, action, resource)
+when { principal has department && principal.department == "campaign" };
+"""
+
+
+def found(root: Path, port: int) -> None:
+    """Make the deployment at ``root``; the service answers on ``port``, health on the next one."""
+    create(root, dev=True, model="all-minilm-l6-v2", dtype="float32", port=port)
+    settings = root / SETTINGS_FILE
+    settings.write_text(settings.read_text().replace('risk_profile = "standard"', 'risk_profile = "open"'))
+    policy = root / "policies" / "campaign.cedar"
+    policy.write_text(_POLICY)
+    policy.chmod(0o600)
+
+
+def headers(root: Path, audience: str) -> Mapping[str, str]:
+    """Of a caller with every scope, for an hour."""
+    minted = DevelopmentIssuer(root / "development-issuer").mint(
+        subject="campaign",
+        client_id="campaign",
+        scopes=list(SCOPES),
+        audience=audience,
+        lifetime_s=token_lifetime_s,
+        claims={"department": "campaign", "clearance": clearance},
+    )
+    return {"Authorization": f"Bearer {minted}"}
