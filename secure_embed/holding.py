@@ -6,7 +6,9 @@ is logged and in which order things happen is the vault's.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from threading import RLock
 from uuid import UUID
 
@@ -14,10 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from secure_embed.errors import Conflict, IntegrityFailure, InvalidRequest
+from secure_embed.errors import Conflict, IntegrityFailure, InvalidRequest, Unavailable
 from secure_embed.index import Added, Codebook, RabitqShard, sample_for, should_retrain
 from secure_embed.keys import CollectionKeys, IndexValue, KeyStore, Shredded, TagKind, attribute_parts
-from secure_embed.store import Appended, RecordStore, RequestKey, SealedRow
+from secure_embed.saved_codes import CodesOrigin, SavedCodes, Standing
+from secure_embed.store import Appended, Change, RecordStore, RequestKey, SealedRow
 from secure_embed.types import (
     Action,
     Attributes,
@@ -33,6 +36,8 @@ from secure_embed.types import (
 
 __all__ = ["Holding", "Meta"]
 
+save_records_min = 1_000  # fewer are built in 30 ms
+BEFORE_ALL = Position(-1)
 load_rows = 2_000  # rows opened at a time while the codes are built
 rotate_at_once_max = 50_000  # records; re-wrapping costs about 1.2 microseconds each
 
@@ -59,11 +64,19 @@ class Meta:
 
 
 class Holding:
-    """Readers run side by side; writers take turns. Codes are built from the sealed vectors at the first use."""
+    """Readers run side by side; writers take turns. Codes are read from their sealed file at the first use, or
+    built from the sealed vectors."""
 
     def __init__(
-        self, collection: Collection, *, keys: CollectionKeys, key_store: KeyStore, store: RecordStore
+        self,
+        collection: Collection,
+        *,
+        keys: CollectionKeys,
+        key_store: KeyStore,
+        store: RecordStore,
+        codes_folder: Path | None = None,
     ) -> None:
+        """``codes_folder``: where codes are saved; None: they are built at each start."""
         self.collection = collection
         self._keys = keys
         self._key_store = key_store
@@ -71,6 +84,9 @@ class Holding:
         self._space = collection.space.digest
         self._writing = RLock()
         self._shard: RabitqShard | None = None
+        file = None if codes_folder is None else codes_folder / str(collection.uuid)
+        self._saved = None if file is None else SavedCodes(file, keys, key_store)
+        self.codes_origin: CodesOrigin | None = None  # None: not in use yet
 
     @property
     def uuid(self) -> UUID:
@@ -94,21 +110,83 @@ class Holding:
     # --- codes -----------------------------------------------------------------------------------------------------
 
     def shard(self) -> RabitqShard:
-        """The codes, built now if need be; callers wait for each other meanwhile."""
+        """The codes, read or built now if need be; callers wait for each other meanwhile. ``codes_origin`` says which."""
         shard = self._shard
         if shard is not None:
             return shard
         with self._writing:
             if self._shard is None:
-                self._shard = self._build()
+                self.codes_origin, shard = self._restored()
+                self._shard = shard or self._build()
+                if shard is None and self._shard.size >= save_records_min:
+                    with suppress(Unavailable):  # a derived file: the answer does not wait for a better medium
+                        self.save_codes()
             return self._shard
+
+    @property
+    def codes_saved_version(self) -> int | None:
+        """The data version of the codes on disk; None: none are known there, or an erasure has ended them."""
+        return None if self._saved is None else self._saved.version
+
+    def save_codes(self) -> bool:
+        """Seal the codes in their file, durable on return; queries go on, writes wait. False: nothing new to save.
+
+        Raises ``Unavailable`` (``codes_not_saved``); the service does without.
+        """
+        with self._writing:
+            shard = self._shard
+            if self._saved is None or shard is None or self._saved.version == shard.version:
+                return False
+            standing = Standing.now(self._store, self.uuid, data_version=shard.version, codebook=shard.codebook.version)
+            self._saved.write(standing, shard.chunks())
+            return True
+
+    def _restored(self) -> tuple[CodesOrigin, RabitqShard | None]:
+        """The codes as they were saved, and what was added since; None: they have to be built, never half of them."""
+        codebook = self._stored_codebook()
+        if self._saved is None or codebook is None:
+            return CodesOrigin.ABSENT, None
+        try:
+            found = self._saved.read(self._store, codebook=codebook.version)
+            if found is None:
+                return CodesOrigin.ABSENT, None
+            with closing(found.chunks) as chunks:
+                shard = RabitqShard.restored(
+                    chunks,
+                    codebook=codebook,
+                    schema=self.collection.attributes,
+                    tag_attribute=self._tag_attribute,
+                    open_vectors=self._open_vectors,
+                )
+        except IntegrityFailure:
+            return CodesOrigin.UNREADABLE, None
+        except Conflict:
+            return CodesOrigin.STALE, None
+        versions = self._store.versions(self.uuid)
+        if shard.version + len(found.since) != versions.data or should_retrain(codebook, versions.records):
+            return CodesOrigin.STALE, None
+        self._saved.confirm(found)
+        self._catch_up(shard, found.since)
+        return CodesOrigin.SAVED, shard
+
+    def _catch_up(self, shard: RabitqShard, since: Sequence[Change]) -> None:
+        """Put in what was added: it lies behind everything that the shard has."""
+        if not since:
+            return
+        for positions, vectors, metas in self._opened(Position(since[0].first - 1)):
+            shard.load(positions, vectors, [meta.attributes for meta in metas])
+        none = np.zeros(0, np.int64), np.zeros((0, self.collection.space.dimension), np.float32)
+        shard.apply([Added(sequence=c.sequence, positions=none[0], vectors=none[1], attributes=()) for c in since])
+
+    def _tag_attribute(self, name: str, value: str) -> bytes:
+        return self._keys.tag(TagKind.ATTRIBUTE, *attribute_parts(name, value))
 
     def _build(self) -> RabitqShard:
         versions = self._store.versions(self.uuid)
         shard = RabitqShard(
             codebook=self._codebook(versions.records),
             schema=self.collection.attributes,
-            tag_attribute=lambda name, value: self._keys.tag(TagKind.ATTRIBUTE, *attribute_parts(name, value)),
+            tag_attribute=self._tag_attribute,
             open_vectors=self._open_vectors,
             version=versions.data,
         )
@@ -118,8 +196,7 @@ class Holding:
 
     def _codebook(self, records: int) -> Codebook:
         """The stored one, or a new one where there is none yet or the collection has outgrown it."""
-        stored = self._store.codebook(self.uuid)
-        held = None if stored is None else Codebook.from_bytes(self._keys.open_index(IndexValue.CODEBOOK, stored[1]))
+        held = self._stored_codebook()
         if held is not None and not should_retrain(held, records):
             return held
         sample = self._sample(records) if records else None
@@ -134,15 +211,18 @@ class Holding:
         self._store.put_codebook(self.uuid, made.version, self._keys.seal_index(IndexValue.CODEBOOK, made.to_bytes()))
         return made
 
+    def _stored_codebook(self) -> Codebook | None:
+        stored = self._store.codebook(self.uuid)
+        return None if stored is None else Codebook.from_bytes(self._keys.open_index(IndexValue.CODEBOOK, stored[1]))
+
     def _sample(self, records: int) -> Vectors:
         """Every n-th vector, as many as training looks at; the caller wipes them."""
         step = max(1, records // sample_for(records))
         parts = [vectors[::step].copy() for _, vectors, _ in self._opened()]
         return np.concatenate(parts) if parts else np.zeros((0, self.collection.space.dimension), np.float32)
 
-    def _opened(self) -> Iterator[tuple[Positions, Vectors, list[Meta]]]:
-        """All records in the order of positions, ``load_rows`` at a time. Buffers are wiped behind the caller."""
-        after = Position(-1)
+    def _opened(self, after: Position = BEFORE_ALL) -> Iterator[tuple[Positions, Vectors, list[Meta]]]:
+        """All records past ``after`` in their order, ``load_rows`` at a time. Buffers are wiped behind the caller."""
         half = np.zeros((load_rows, self.collection.space.dimension), np.float16)
         while rows := self._store.scan(self.uuid, {Field.VECTOR, Field.META}, after=after, limit=load_rows):
             after = rows[-1].position
@@ -272,6 +352,8 @@ class Holding:
             shard = self._shard  # codes that were not built have nothing to forget
             shredded = self._key_store.shred(self.uuid, at, ticket=ticket)
             self._keys.discard(at)
+            if self._saved is not None:
+                self._saved.remove()  # its key is gone already
             self._store.erase(self.uuid, at, ticket=ticket)
             if shard is not None:
                 try:
@@ -285,4 +367,9 @@ class Holding:
             return Shredded(positions=shredded.positions, key_version=shredded.key_version, version_destroyed=True)
 
     def close(self) -> None:
-        self._keys.close()
+        """Save the codes for the next start, if it can be done, and drop the keys."""
+        try:
+            with suppress(Unavailable, Conflict):  # a derived file; the next start does without
+                self.save_codes()
+        finally:
+            self._keys.close()

@@ -4,7 +4,7 @@ What may not be in here: keys, sealed bytes, texts, or a vector that outlives th
 this file; what FAISS does is in ``_codes``, filters in ``_filters``, opening and wiping in ``_rescore``.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
@@ -251,7 +251,7 @@ class RabitqShard:
         if not (right_shape and np.isfinite(query).all() and np.linalg.norm(query) > 0):
             raise InvalidRequest("the query's vector is not one finite, non-zero vector", code="vector_invalid")
 
-    def chunks(self) -> Iterator[memoryview]:
+    def chunks(self) -> Generator[memoryview]:
         """All that :meth:`restored` needs, in plaintext, in chunks of at most 1 MiB; the caller seals them.
 
         Each is good until the next is asked for, and wiped then. Queries go on meanwhile, changes wait until the
