@@ -66,6 +66,7 @@ record_id_bytes_max = 512
 text_bytes_max = 64 * 1024
 attributes_max = 32
 attribute_value_bytes_max = 1_024
+expires_unix_max = 253_402_300_799  # the last second that RFC 3339 can write
 
 
 class Field(StrEnum):
@@ -172,6 +173,7 @@ class Record:
     subject: str | None = field(default=None, repr=False)
     attributes: Attributes = field(default_factory=dict, repr=False)
     metadata: Mapping[str, AttributeValue] = field(default_factory=dict, repr=False)
+    expires_unix: int | None = None  # from then on it is not answered, and a sweep erases it
 
     def __post_init__(self) -> None:
         _ensure_text("record_id_invalid", "a record's id", self.id, record_id_bytes_max)
@@ -186,6 +188,8 @@ class Record:
             _ensure_text("subject_invalid", "a data subject's identifier", self.subject, record_id_bytes_max)
         for values, code in ((self.attributes, "attributes_invalid"), (self.metadata, "metadata_invalid")):
             _ensure_values(values, code)
+        if self.expires_unix is not None and not 0 < self.expires_unix <= expires_unix_max:
+            raise InvalidRequest("a record's end lies between the years 1970 and 9999", code="expires_at_invalid")
 
 
 # --- filters -------------------------------------------------------------------------------------------------------
