@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from secure_embed.errors import ConfigurationError
@@ -24,6 +24,8 @@ __all__ = [
     "PolicySettings",
     "ServerSettings",
     "Settings",
+    "TokenSettings",
+    "TransitSettings",
 ]
 
 SETTINGS_FILE = "secure-embed.toml"
@@ -43,12 +45,55 @@ class ServerSettings(_Part):
     public_url: str = "https://localhost:8443"  # our resource identifier (RFC 8707), and so the tokens' audience
 
 
+Seconds = Annotated[float, Field(ge=0.1, le=60)]
+
+
+class TokenSettings(_Part):
+    """A token of PKCS#11: an HSM's partition, a smart card, SoftHSM."""
+
+    library: Path  # the vendor's module, such as /usr/lib/softhsm/libsofthsm2.so
+    token_label: str
+    token_serial: str | None = None  # where two tokens have one label
+    pin_file: Path = Path("secrets/token.pin")
+    timeout_s: Seconds = 5.0
+
+
+class TransitSettings(_Part):
+    """A Transit engine of HashiCorp Vault or OpenBao."""
+
+    address: str  # https://vault.example.org:8200
+    mount: str = "transit"
+    key_prefix: Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")] = "secure-embed"
+    namespace: str | None = None
+    ca_file: Path | None = None  # None: the certificates that come with Python's certifi
+    auth: Literal["token", "approle", "kubernetes"] = "token"
+    auth_mount: str | None = None  # None: the method's own name
+    role: str | None = None  # AppRole's role_id, or the role of Kubernetes
+    credential_file: Path = Path("secrets/vault.credential")  # the token, AppRole's secret_id, the account's JWT
+    timeout_s: Seconds = 5.0
+
+    @model_validator(mode="after")
+    def _role_where_one_is_needed(self) -> Self:
+        if (self.role is None) != (self.auth == "token"):
+            raise ValueError("role belongs to approle and kubernetes, and both need it")
+        return self
+
+
 class KeySettings(_Part):
-    provider: Literal["passphrase"] = "passphrase"
-    # A name without a folder is looked up among systemd's credentials when the service runs with them.
+    provider: Literal["passphrase", "pkcs11", "vault"] = "passphrase"
+    # A name without a folder is looked up among systemd's credentials when the service runs with them; so are
+    # pin_file and credential_file below.
     passphrase_file: Path = Path("secrets/root.passphrase")
+    pkcs11: TokenSettings | None = None
+    vault: TransitSettings | None = None
     # For how long copies of the keys database are kept: an erasure receipt counts its date from this. None: not known.
     backup_retention_days: Annotated[int, Field(ge=0, le=3_650)] | None = None
+
+    @model_validator(mode="after")
+    def _described_when_chosen(self) -> Self:
+        if self.provider != "passphrase" and getattr(self, self.provider) is None:
+            raise ValueError(f"the provider {self.provider} needs its section keys.{self.provider}")
+        return self
 
 
 class EncoderSettings(_Part):
@@ -161,6 +206,10 @@ class Settings(BaseSettings):
             (any(urlsplit(i.jwks_uri or "https:").scheme != "https" for i in self.issuers), "a jwks_uri is not https"),
             (self.policies.risk_profile == "open", "the risk profile 'open' limits nothing"),
             (urlsplit(self.server.public_url).scheme != "https", "server.public_url is not https"),
+            (
+                self.keys.vault is not None and urlsplit(self.keys.vault.address).scheme != "https",
+                "keys.vault.address is not https",
+            ),
         ):
             if wrong:
                 raise ConfigurationError(f"{what}: refused without --dev", code="insecure_setting")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from secure_embed.errors import ConfigurationError
 
-__all__ = ["read_bounded", "read_passphrase", "write_new"]
+__all__ = ["erase_file", "read_bounded", "read_credential", "read_passphrase", "sync_folder", "write_new"]
 
-passphrase_bytes_max = 4_096
+secret_bytes_max = 4_096
 key_file_bytes_max = 64 * 1024
 
 
@@ -28,11 +28,7 @@ def write_new(path: Path, content: bytes) -> None:
         raise ConfigurationError(f"{path.name} exists and is not overwritten", code="key_file_exists") from None
     finally:
         temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)
 
 
 def read_bounded(path: Path) -> bytes:
@@ -53,23 +49,70 @@ def read_passphrase(path: Path) -> bytearray:
     Raises ``ConfigurationError``: ``passphrase_file_missing``, ``passphrase_file_permissions`` unless only its owner
     can read it and that is us, ``passphrase_invalid`` for an empty or very long one.
     """
+    return _read_private(
+        path,
+        "passphrase",
+        missing="passphrase_file_missing",
+        permissions="passphrase_file_permissions",
+        invalid="passphrase_invalid",
+    )
+
+
+def read_credential(path: Path, what: str) -> bytearray:
+    """As :func:`read_passphrase`, for what lets us in elsewhere: ``what`` is "token PIN" or "Vault credential".
+
+    Raises ``ConfigurationError``: ``credential_file_missing``, ``credential_file_permissions``, ``credential_invalid``.
+    """
+    return _read_private(
+        path,
+        what,
+        missing="credential_file_missing",
+        permissions="credential_file_permissions",
+        invalid="credential_invalid",
+    )
+
+
+def erase_file(path: Path) -> None:
+    """Overwrite ``path`` with zeros and remove it, durable on return; one that is gone already is fine.
+
+    It reaches the file, not the medium: copies in a file system's journal, snapshots or flash stay.
+    """
+    try:
+        with path.open("r+b") as file:
+            file.write(bytes(os.fstat(file.fileno()).st_size))
+            file.flush()
+            os.fsync(file.fileno())
+    except FileNotFoundError:
+        return
+    path.unlink()
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read_private(path: Path, what: str, *, missing: str, permissions: str, invalid: str) -> bytearray:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang the start
     except OSError:
-        raise ConfigurationError("the passphrase file cannot be read", code="passphrase_file_missing") from None
+        raise ConfigurationError(f"the {what} file cannot be read", code=missing) from None
     with os.fdopen(descriptor, "rb") as file:
         if not _private(os.fstat(file.fileno())):
             raise ConfigurationError(
-                "the passphrase file must be ours and closed to everyone else (mode 0600 or stricter)",
-                code="passphrase_file_permissions",
+                f"the {what} file must be ours and closed to everyone else (mode 0600 or stricter)", code=permissions
             )
-        content = bytearray(file.read(passphrase_bytes_max + 1))
+        content = bytearray(file.read(secret_bytes_max + 1))
     if content.endswith(b"\n"):
         del content[-1]
         if content.endswith(b"\r"):
             del content[-1]
-    if not 1 <= len(content) <= passphrase_bytes_max:
-        raise ConfigurationError("the passphrase is empty or too long", code="passphrase_invalid")
+    if not 1 <= len(content) <= secret_bytes_max:
+        raise ConfigurationError(f"the {what} is empty or too long", code=invalid)
     return content
 
 

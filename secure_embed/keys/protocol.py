@@ -3,26 +3,39 @@
 One conformance suite for each protocol runs against every driver (tests/unit/keys/).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
 from secure_embed.types import Position, Ticket
 
-__all__ = ["KeyProvider", "KeyStore", "ProviderDescription", "Shredded", "WrappedCollection", "WrappedKey"]
+__all__ = [
+    "KeyBatch",
+    "KeyProvider",
+    "KeyStore",
+    "ProviderDescription",
+    "Shredded",
+    "WrappedCollection",
+    "WrappedKey",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderDescription:
-    kind: str  # "passphrase", later "pkcs11", "vault"
+    kind: str  # "passphrase", "pkcs11" or "vault", as keys.provider in the settings
     key_id: str  # names the root key; reveals nothing of it
     parameters: dict[str, int | str]
     lacks: tuple[str, ...]  # what this provider cannot promise, for `doctor` and docs
 
 
 class KeyProvider(Protocol):
-    """Holds the root key and never hands it out."""
+    """Holds the root key and never hands it out. Safe to call from several threads.
+
+    While the place where the root key lies is away, :meth:`wrap`, :meth:`unwrap`, :meth:`generate` and :meth:`check`
+    raise ``Unavailable`` (``key_provider_unavailable``) within the seconds that the settings say; they work again,
+    without a restart, once it is back.
+    """
 
     def wrap(self, key: bytes, context: bytes) -> bytes:
         """Seal ``key`` (32 bytes) under the root key, bound to ``context``."""
@@ -30,6 +43,15 @@ class KeyProvider(Protocol):
 
     def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
         """Open what :meth:`wrap` gave. Raises ``SealedValueUnreadable`` for a wrong root key, context or byte."""
+        ...
+
+    def generate(self, context: bytes) -> tuple[bytes, bytes]:
+        """A new random key (32 bytes), and the same as :meth:`wrap` gives it; made where the root key lies when that
+        place makes keys."""
+        ...
+
+    def check(self) -> None:
+        """Use the root key once. Returns when it can be used now, and raises as above when it cannot."""
         ...
 
     def describe(self) -> ProviderDescription: ...
@@ -55,10 +77,20 @@ class WrappedCollection:
 
     uuid: UUID
     version: int  # of the collection key; starts at 1
+    root_key_id: str  # of the root that wrapped ``collection_key``
     collection_key: bytes
     index_key: bytes
     lookup_key: bytes  # keyed hashes of identifiers; outlives every rotation of the collection key
     codes_key: bytes | None = None  # of the codes saved last; None when none are saved, or they were ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyBatch:
+    """At most 10,000 wrapped keys of a collection, in the order of positions, that are about to be wrapped anew."""
+
+    positions: Sequence[Position]
+    wrapped: Sequence[bytes]
+    offered: bool  # whether they are keys on offer, or those that count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +104,8 @@ class KeyStore(Protocol):
     """The keys database. All changes are durable on return, all or nothing. Put before append, shred before erase."""
 
     def create_collection(self, wrapped: WrappedCollection) -> None:
-        """Raises ``Conflict`` when the collection exists."""
+        """The first one says which root it is. Raises ``Conflict``: ``collection_exists``, and ``root_key_stale``
+        for a key that another root wrapped than the store's."""
         ...
 
     def collection(self, uuid: UUID) -> WrappedCollection:
@@ -102,12 +135,51 @@ class KeyStore(Protocol):
         """End the keys and the codes key in one transaction; they are in no part of the files then. Idempotent."""
         ...
 
-    def replace_version(self, new: WrappedCollection, keys: Sequence[WrappedKey]) -> None:
-        """Put the re-wrapped keys of a whole collection in place of the old, and the new version for the old one.
+    def offer(self, uuid: UUID, keys: Sequence[WrappedKey]) -> None:
+        """Put a next key beside the present one, for records that are about to be sealed again. Nothing else changes.
 
-        Raises ``Conflict`` unless ``new.version`` is one more than what is stored and ``keys`` covers exactly the
-        positions that are stored.
+        Raises ``Conflict``: ``key_version_stale`` as :meth:`put`, ``record_keys_changed`` for a position without a
+        key, ``key_offered`` for one that has an offer: which key its row opens with has to be settled first.
         """
+        ...
+
+    def offered(self, uuid: UUID) -> Sequence[WrappedKey]:
+        """In the order of positions."""
+        ...
+
+    def promote(self, uuid: UUID, at: Sequence[Position]) -> tuple[Position, ...]:
+        """Put the offered keys in place of the old ones, which are in no part of the files then. Returns where;
+        positions without an offer are passed over."""
+        ...
+
+    def withdraw(self, uuid: UUID, at: Sequence[Position]) -> tuple[Position, ...]:
+        """End the offered keys; as :meth:`promote`."""
+        ...
+
+    def replace_version(self, new: WrappedCollection, rewrap: Callable[[KeyBatch], Sequence[bytes]]) -> None:
+        """Put the new version of a collection's key in place of the old, all keys below it wrapped anew by ``rewrap``.
+
+        One transaction, in which ``rewrap`` sees every key once, offers included; it runs in bounded memory.
+        The codes key is ended. Raises ``Conflict``: ``key_version_stale`` unless ``new.version`` is one more than
+        what is stored, ``root_key_stale`` as :meth:`create_collection`. What ``rewrap`` raises changes nothing.
+        """
+        ...
+
+    def root_key_id(self) -> str | None:
+        """The root that wraps the collection keys. None before the first collection."""
+        ...
+
+    def rewrap_root(self, new_root_key_id: str, rewrap: Callable[[UUID, int, bytes], bytes]) -> int:
+        """Put every collection key, wrapped anew by ``rewrap(uuid, version, old)``, in place of the old; all or none.
+
+        Returns how many. It may be asked twice for a collection. What the old root wrapped is in no part of the
+        files then.
+        """
+        ...
+
+    @property
+    def generation(self) -> int:
+        """A durable count of changes: a store that counts less than was seen before is an older one put back."""
         ...
 
     def drop_collection(self, uuid: UUID, *, ticket: Ticket) -> None: ...

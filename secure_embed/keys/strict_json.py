@@ -7,13 +7,19 @@ from collections.abc import Iterable
 
 from secure_embed.errors import ConfigurationError
 
-__all__ = ["StrictObject"]
+__all__ = ["StrictObject", "format_of"]
+
+
+def format_of(raw: bytes, *, file: str) -> str:
+    """The member ``format`` of a key file, whose other members it decides. Raises as :class:`StrictObject`."""
+    return StrictObject(raw, file=file, members=None).text("format")
 
 
 class StrictObject:
     """A parsed object. Every fault raises ``ConfigurationError`` (``key_file_invalid``) naming the file alone."""
 
-    def __init__(self, raw: bytes, *, file: str, members: Iterable[str]) -> None:
+    def __init__(self, raw: bytes, *, file: str, members: Iterable[str] | None) -> None:
+        """``members``: exactly these; None: any that are found."""
         self._file = file
         try:
             parsed = json.loads(raw, object_pairs_hook=self._pairs)
@@ -22,13 +28,14 @@ class StrictObject:
         if not isinstance(parsed, dict):
             raise self.invalid()
         self._members: dict[str, object] = parsed
-        self._exactly(parsed, members)
+        if members is not None:
+            self._exactly(parsed, members)
 
     def invalid(self) -> ConfigurationError:
         return ConfigurationError(f"{self._file} is not valid", code="key_file_invalid")
 
     def text(self, name: str) -> str:
-        value = self._members[name]
+        value = self._members.get(name)
         if not isinstance(value, str):
             raise self.invalid()
         return value
