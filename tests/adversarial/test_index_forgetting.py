@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from secure_embed.errors import IntegrityFailure
 from secure_embed.index import Added, Codebook, Erased, RabitqShard
 from secure_embed.index._codes import CodeLists
 from secure_embed.types import Action, Ticket
@@ -92,11 +93,29 @@ def filled(codebook: Codebook, vectors: np.ndarray, batch: int) -> RabitqShard:
     return shard
 
 
+def as_it_is(shard: RabitqShard) -> RabitqShard:
+    return shard
+
+
+def restored(shard: RabitqShard) -> RabitqShard:
+    """Saved, closed and read again; the chunks' plaintext is the caller's, who hands over buffers that can be wiped."""
+    chunks = [bytearray(chunk) for chunk in shard.chunks()]
+    shard.close()
+    return RabitqShard.restored(
+        chunks,
+        codebook=shard.codebook,
+        schema={},
+        tag_attribute=lambda *_: b"",
+        open_vectors=lambda at, out: np.ones(len(at), np.bool_),
+    )
+
+
+@pytest.mark.parametrize("come", [as_it_is, restored], ids=["built", "restored"])
 @pytest.mark.parametrize("lists", [1, 8])
-def test_a_forgotten_code_is_nowhere_in_memory(lists: int) -> None:
+def test_a_forgotten_code_is_nowhere_in_memory(lists: int, come: Callable[[RabitqShard], RabitqShard]) -> None:
     vectors = unit_vectors(1, 600)
     codebook = Codebook.train(vectors, version=2, lists=lists)
-    shard = filled(codebook, vectors, batch=37)
+    shard = come(filled(codebook, vectors, batch=37))
     gone = [0, 5, 300, 598, 599]  # the first, the last, one whose place the last one takes
     masked = masked_codes(codebook, vectors)
     # Exactly one each: growing left no copy behind. This also shows that the search finds what is there.
@@ -111,16 +130,37 @@ def close(shards: list[RabitqShard]) -> None:
     shards.pop().close()
 
 
+@pytest.mark.parametrize("come", [as_it_is, restored], ids=["built", "restored"])
 @pytest.mark.parametrize("end", [close, list.clear], ids=["closed", "dropped"])
-def test_a_shard_that_ends_leaves_no_code(end: Callable[[list[RabitqShard]], None]) -> None:
+def test_a_shard_that_ends_leaves_no_code(
+    end: Callable[[list[RabitqShard]], None], come: Callable[[RabitqShard], RabitqShard]
+) -> None:
     """Dropped as when a collection is built again with a new codebook."""
     vectors = unit_vectors(2, 50)
     codebook = Codebook.draw(DIMENSION)
-    shards = [filled(codebook, vectors, batch=50)]
+    shards = [come(filled(codebook, vectors, batch=50))]
     masked = masked_codes(codebook, vectors)
     assert occurrences(masked[7]) == 1
     end(shards)
     assert [occurrences(masked[at]) for at in (0, 7, 49)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("left", [1, 200])
+def test_saved_codes_that_break_off_leave_no_code(left: int) -> None:
+    """Damaged behind the first codes: what was put in until then is overwritten."""
+    vectors = unit_vectors(4, 200)
+    codebook = Codebook.draw(DIMENSION)
+    shard = filled(codebook, vectors, batch=200)
+    masked = masked_codes(codebook, vectors)
+    (chunk,) = (bytearray(chunk) for chunk in shard.chunks())
+    shard.close()
+    cut = bytearray(chunk[:-left])
+    chunk[:] = bytes(len(chunk))
+    with pytest.raises(IntegrityFailure):
+        RabitqShard.restored(
+            [cut], codebook=codebook, schema={}, tag_attribute=lambda *_: b"", open_vectors=lambda at, out: at >= 0
+        )
+    assert [occurrences(masked[at]) for at in (0, 100, 199)] == [0, 0, 0]
 
 
 def test_turned_vectors_are_wiped_when_their_codes_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
