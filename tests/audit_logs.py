@@ -63,7 +63,7 @@ class Asked:
     journal_required: bool = False
 
 
-def verify(folder: Path, asked: Asked | None = None, *, vkey: str = SIGNER.vkey) -> Report:
+def verify(folder: Path, asked: Asked | None = None, *, vkeys: Sequence[str] = (SIGNER.vkey,)) -> Report:
     """What the independent verifier says of a folder."""
     from audit.verify.check import Receipt as AskedReceipt
 
@@ -74,4 +74,4 @@ def verify(folder: Path, asked: Asked | None = None, *, vkey: str = SIGNER.vkey)
         erasure_receipts=list(asked.erasure_receipts),
         journal_required=asked.journal_required,
     )
-    return LogCheck(folder, Key.parse(vkey), vkey, questions).run()
+    return LogCheck(folder, [Key.parse(vkey) for vkey in vkeys], questions).run()

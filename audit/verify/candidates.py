@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from .merkle import Range
+from .merkle import EMPTY_ROOT, Range
 
 NAMES = ("entries", "mixed", "tiles")  # in the order in which they are believed
 
@@ -17,8 +17,15 @@ class Candidates:
         shared = Range()
         self._ranges: dict[str, Range | None] = dict.fromkeys(NAMES, shared)
         self._forked = False
-        self._watched = sorted(size for size in sizes_watched if size > 0)
-        self.roots_at: dict[tuple[str, int], bytes] = {}
+        self._watched = {size for size in sizes_watched if size > 0}
+        self.roots_at: dict[tuple[str, int], bytes] = {(name, 0): EMPTY_ROOT for name in NAMES}
+
+    def watch(self, size: int) -> None:
+        """Keep the root at this size too, which is the present one or a later one."""
+        self._watched.add(size)
+        for name, grown in self._ranges.items():
+            if grown is not None and grown.size == size:
+                self.roots_at[name, size] = grown.root()
 
     def extend_all(self, first: int, hashes: Sequence[bytes]) -> None:
         """The hashes are beyond doubt between the candidates."""
@@ -41,15 +48,11 @@ class Candidates:
 
     def _watch(self, first: int, hashes: Mapping[str, Sequence[bytes] | None]) -> None:
         width = max((len(h) for h in hashes.values() if h is not None), default=0)
-        for size in self._watched:
-            if not first < size <= first + width:
-                continue
+        for size in [size for size in self._watched if first < size <= first + width]:
             for name in NAMES:
                 grown, more = self._ranges[name], hashes[name]
                 if grown is not None and more is not None and len(more) >= size - first:
-                    part = grown.copy()
-                    part.extend(more[: size - first])
-                    self.roots_at[name, size] = part.root()
+                    self.roots_at[name, size] = grown.root_with(more[: size - first])
 
     def kill(self) -> None:
         """Something is missing for all of them."""

@@ -2,51 +2,38 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from .entries import EntryInvalid, Story
 from .folder import Folder
+from .held import Held, Questions, Receipt
 from .journal import Frame, Journal, read_journal
+from .keys import Chain, HandOverInvalid
 from .merkle import EMPTY_ROOT, Range, leaf_hash
-from .notes import Checkpoint, Key, NoteInvalid, open_checkpoint, open_statement, read_checkpoint, split_note
+from .notes import Checkpoint, Key, NoteInvalid, read_checkpoint, split_note
 from .published import Published
-from .report import Report
+from .report import Report, some
+
+__all__ = ["LogCheck", "NotALog", "Questions", "Receipt"]
 
 
 class NotALog(Exception):
     """There is nothing to check."""
 
 
-@dataclass(frozen=True)
-class Receipt:
-    index: int
-    leaf_hash: bytes
-    name: str = "receipt"
-
-
-@dataclass
-class Questions:
-    """What to check besides the log itself."""
-
-    receipts: list[Receipt] = field(default_factory=list)
-    earlier: list[str] = field(default_factory=list)  # signed checkpoints
-    erasure_receipts: list[str] = field(default_factory=list)  # signed notes
-    journal_required: bool = False
-
-
 class LogCheck:
-    def __init__(self, root: Path, key: Key, vkey: str, questions: Questions) -> None:
+    def __init__(self, root: Path, keys: Sequence[Key], questions: Questions) -> None:
+        """``keys``: from outside, oldest first. The first is enough."""
         self._folder = Folder(root)
-        self._key = key
+        self._chain = Chain(keys)
         self._questions = questions
         self._story = Story()
-        self._report = Report(key=vkey, origin=key.name)
-        self._receipts = list(questions.receipts)
+        self._report = Report(keys=[], origin=keys[0].name)
+        self._held = Held(questions, self._report)
         self._seen: dict[int, bytes] = {}
         self._roots: dict[int, bytes] = {0: EMPTY_ROOT}  # at the sizes of earlier checkpoints
+        self._handed_over = True  # every hand-over so far holds
 
     def run(self) -> Report:
         """Raises NotALog, and OSError for what cannot be read."""
@@ -54,28 +41,29 @@ class LogCheck:
         note = self._folder.read("checkpoint")
         if note is None and journal is None:
             raise NotALog("the folder holds neither a checkpoint nor a journal")
-        self._read_erasure_receipts()
-        earlier = self._read_earlier()
         frames = journal.frames if journal else []
         checkpoint = self._checkpoint(note, never_published=bool(frames) and frames[0].first == 0)
-        wanted = {receipt.index for receipt in self._receipts}
+        wanted = {receipt.index for receipt in self._held.receipts}
         wanted |= {i for frame in frames if checkpoint and frame.first < checkpoint.size for i in _indexes(frame)}
-        sizes = {c.size for c in earlier}
+        sizes = self._held.sizes
         published = Published(self._folder, self._report, self._story, wanted, sizes)
         grown: Range | None = Range()
         size = 0
-        if checkpoint is not None:
+        if checkpoint is not None and note is not None:
             grown, size = published.check(checkpoint), checkpoint.size
             self._seen = published.seen
             self._roots |= {s: r for s in sizes if (r := published.root_at(s)) is not None}
+            for index, handover in self._story.handovers:
+                self._hand_over(index, handover, published.root_at(index))
+            self._check_signature("checkpoint", "", note.decode(errors="replace"))
         self._report.checked.append(f"entries published: {size:,}; their tiles, the checkpoint's signature and root")
         self._report.size = size
         if journal is not None:
             self._check_journal(journal, size, grown, sizes)
         elif self._questions.journal_required:
             self._report.blame("journal", "it is missing")
-        self._check_receipts()
-        self._check_earlier(earlier)
+        self._held.check(self._seen, self._roots, self._chain)
+        self._check_keys()
         self._finish(grown, checkpoint)
         return self._report
 
@@ -84,45 +72,50 @@ class LogCheck:
         return None if data is None else read_journal(data)
 
     def _checkpoint(self, note: bytes | None, *, never_published: bool) -> Checkpoint | None:
-        """What the checkpoint says, even where it is not to be trusted: then it still helps to locate the damage."""
+        """What the checkpoint says, before it is known who may have signed it: the log says that, and where it is damaged
+        this helps to locate the damage."""
         if note is None:
             if not never_published and (self._folder.root / "tile").exists():
                 self._report.blame("checkpoint", "it is missing, so nothing below tile/ can be checked")
             return None
-        text = note.decode(errors="replace")
         try:
-            return open_checkpoint(text, self._key)
+            return read_checkpoint(split_note(note.decode(errors="replace"))[0])
         except NoteInvalid as fault:
             self._report.blame("checkpoint", str(fault))
-        try:
-            return read_checkpoint(split_note(text)[0])
-        except NoteInvalid:
             return None
 
-    def _read_erasure_receipts(self) -> None:
-        for note in self._questions.erasure_receipts:
-            try:
-                text = open_statement(note, self._key, "erasure-receipt")
-                body = json.loads(text)
-            except NoteInvalid as fault:
-                self._report.blame("erasure-receipt", str(fault))
-                continue
-            except (ValueError, RecursionError):
-                self._report.blame("erasure-receipt", "its text is not JSON")
-                continue
-            self._report.checked.append(f"erasure receipt, signed: {text.strip()}")
-            index, leaf = (body.get("log_index"), body.get("log_leaf_hash")) if isinstance(body, dict) else (None, None)
-            if isinstance(index, int) and isinstance(leaf, str):
-                self._receipts.append(Receipt(index, _hex(leaf), "erasure-receipt"))
+    # --- keys ------------------------------------------------------------------------------------------------------
 
-    def _read_earlier(self) -> list[Checkpoint]:
-        found = []
-        for note in self._questions.earlier:
-            try:
-                found.append(open_checkpoint(note, self._key))
-            except NoteInvalid as fault:
-                self._report.blame("earlier", f"an earlier checkpoint cannot be used: {fault}")
-        return found
+    def _hand_over(self, index: int, note: object, root: bytes | None) -> None:
+        try:
+            self._chain.take(index, note, root)
+        except HandOverInvalid as fault:
+            self._handed_over = False
+            if index not in self._story.unknown:  # otherwise its bytes are to blame
+                self._report.blame("entry", str(fault), index)
+
+    def _check_signature(self, where: str, which: str, note: str) -> Checkpoint | None:
+        try:
+            return self._chain.open_checkpoint(note)
+        except NoteInvalid as fault:
+            self._report.blame(where, f"{which}{fault}")
+            return None
+
+    def _check_keys(self) -> None:
+        missing = self._chain.missing()
+        if missing:
+            what = f"the log hands over to {missing} of the given keys nowhere: an older state of it, or another log"
+            self._report.blame("key", what)
+        if self._handed_over:
+            starts = [span.first for span in self._chain.spans[1:]]
+            for index, said in self._story.pointers:
+                newest = max((start for start in starts if start < index), default=None)
+                if said != newest or isinstance(said, bool):
+                    self._report.blame("entry", "it names another hand-over than the newest one before it", index)
+        ends = (self._report.size if span.end is None else span.end for span in self._chain.spans)
+        self._report.keys = [(str(s.key), s.first, end) for s, end in zip(self._chain.spans, ends, strict=True)]
+        if len(self._chain.spans) > 1:
+            self._report.checked.append(f"{some(len(self._chain.spans) - 1, 'hand-over')} from key to key, each signed")
 
     # --- journal ---------------------------------------------------------------------------------------------------
 
@@ -138,8 +131,11 @@ class LogCheck:
             else:
                 self._append(frame, bad, grown, sizes)
                 at = frame.end
+            said = self._check_signature("journal", f"the checkpoint behind entry {frame.end - 1}: ", frame.note)
+            if said is not None and said.size != frame.end:
+                self._report.blame("journal", f"the checkpoint behind entry {frame.end - 1} is of size {said.size}")
         if journal.frames:
-            self._report.checked.append(f"{_some(len(journal.frames), 'commit')} in the journal, each signed")
+            self._report.checked.append(f"{some(len(journal.frames), 'commit')} in the journal, each signed")
         self._report.size, self._report.journal_entries = at, at - published
 
     def _describe_damage(self, journal: Journal) -> None:
@@ -153,13 +149,17 @@ class LogCheck:
             )
 
     def _append(self, frame: Frame, bad: set[int], grown: Range | None, sizes: set[int]) -> None:
-        wanted = {receipt.index for receipt in self._receipts}
+        wanted = {receipt.index for receipt in self._held.receipts}
         for index, entry in zip(_indexes(frame), frame.entries, strict=True):
             if index in wanted:
                 self._seen[index] = leaf_hash(entry)
+        before = len(self._story.handovers)
         self._tell(frame, bad)
+        handovers = dict(self._story.handovers[before:])
         if grown is not None:
-            self._check_root(frame, grown, sizes)
+            self._check_root(frame, grown, sizes, handovers)
+        for index, note in handovers.items() if grown is None else ():
+            self._hand_over(index, note, None)
 
     def _check_frame(self, frame: Frame) -> set[int]:
         """Indexes of entries that do not fit their leaf hashes."""
@@ -172,12 +172,6 @@ class LogCheck:
             self._report.blame(
                 "journal", f"the commit of entries {frame.first} to {frame.end - 1} has a wrong checksum"
             )
-        try:
-            said = open_checkpoint(frame.note, self._key)
-            if said.size != frame.end:
-                self._report.blame("journal", f"the checkpoint behind entry {frame.end - 1} is of size {said.size}")
-        except NoteInvalid as fault:
-            self._report.blame("journal", f"the checkpoint behind entry {frame.end - 1}: {fault}")
         return bad
 
     def _compare_published(self, frame: Frame) -> None:
@@ -196,7 +190,7 @@ class LogCheck:
                 self._story.skip(index)
                 self._report.blame("entry", str(fault), index)
 
-    def _check_root(self, frame: Frame, grown: Range, sizes: set[int]) -> None:
+    def _check_root(self, frame: Frame, grown: Range, sizes: set[int], handovers: dict[int, object]) -> None:
         try:
             said = read_checkpoint(split_note(frame.note)[0])
         except NoteInvalid:
@@ -205,38 +199,16 @@ class LogCheck:
         stored = grown.copy()
         stored.extend(frame.leaf_hashes)
         hashes = frame.leaf_hashes if said is not None and stored.root() == said.root else there
-        for offset, leaf in enumerate(hashes, start=1):
+        for index, leaf in enumerate(hashes, start=frame.first):
+            if index in handovers:
+                self._hand_over(index, handovers[index], grown.root())
             grown.extend([leaf])
-            if frame.first + offset in sizes:
-                self._roots[frame.first + offset] = grown.root()
+            if index + 1 in sizes:
+                self._roots[index + 1] = grown.root()
         if said is not None and said.root != grown.root():
             self._report.blame(
                 "entry", "the root that was signed for this commit is another", frame.first, frame.end - 1
             )
-
-    # --- what others hold ------------------------------------------------------------------------------------------
-
-    def _check_receipts(self) -> None:
-        for receipt in self._receipts:
-            if not 0 <= receipt.index < self._report.size:
-                what = f"the log has {self._report.size:,} entries, and not this one"
-                self._report.blame(receipt.name, what, receipt.index)
-            elif self._seen.get(receipt.index) != receipt.leaf_hash:
-                self._report.blame(receipt.name, "the log holds another entry there", receipt.index)
-        if self._receipts:
-            self._report.checked.append(_some(len(self._receipts), "receipt"))
-
-    def _check_earlier(self, earlier: Sequence[Checkpoint]) -> None:
-        for checkpoint in earlier:
-            if checkpoint.size > self._report.size:
-                what = f"the log had {checkpoint.size:,} entries and has {self._report.size:,}: its end was cut off"
-                self._report.blame("earlier", what)
-            elif checkpoint.size not in self._roots:
-                self._report.blame("earlier", f"the log at {checkpoint.size:,} entries cannot be derived")
-            elif self._roots[checkpoint.size] != checkpoint.root:
-                self._report.blame("earlier", f"the first {checkpoint.size:,} entries are not those of that time")
-        if earlier:
-            self._report.checked.append(_some(len(earlier), "earlier checkpoint"))
 
     def _finish(self, grown: Range | None, checkpoint: Checkpoint | None) -> None:
         report, story = self._report, self._story
@@ -246,29 +218,18 @@ class LogCheck:
         report.events, report.decisions = dict(story.phases), dict(story.decisions)
         if story.open_intents and report.intact:
             first = min(story.open_intents)
-            many = _some(len(story.open_intents), "INTENT")
+            many = some(len(story.open_intents), "INTENT")
             report.notes.append(f"{many} without an OUTCOME (first: entry {first}): cut off, or still running")
         if story.named_orphans:
-            report.notes.append(f"{_some(story.named_orphans, 'INTENT')} named by the service as cut off")
+            report.notes.append(f"{some(story.named_orphans, 'INTENT')} named by the service as cut off")
         if story.clock_backwards:
             report.notes.append(f"the clock went back before entry {story.clock_backwards[0]}")
         if checkpoint is not None:
             strangers = self._folder.strangers(checkpoint.size, report.size)
             if strangers:
-                many = _some(len(strangers), "file")
+                many = some(len(strangers), "file")
                 report.notes.append(f"{many} under tile/ no part of this log, for example {strangers[0]!a}")
-
-
-def _some(number: int, what: str) -> str:
-    return f"{number:,} {what}" + "s" * (number != 1)
 
 
 def _indexes(frame: Frame) -> range:
     return range(frame.first, frame.end)
-
-
-def _hex(text: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError:
-        return b""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .check import LogCheck, NotALog, Questions, Receipt
+from .keys import parse_keys
 from .notes import Key, KeyInvalid
 from .vectors import check_vectors
 
@@ -33,7 +34,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("log", nargs="?", type=Path, metavar="LOGDIR", help="folder with checkpoint, tile/ and journal")
     parser.add_argument(
-        "--key", metavar="VKEY_OR_FILE", help="the log's verifier key, name+hash+base64, or a file with it"
+        "--key",
+        metavar="VKEY_OR_FILE",
+        help="the log's first verifier key, name+hash+base64, or a file with it; later ones may follow, a line each",
     )
     parser.add_argument("--receipt", action="append", default=[], type=_receipt, metavar="INDEX:LEAFHASH")
     parser.add_argument(
@@ -56,14 +59,14 @@ def main(arguments: Sequence[str]) -> int:
     if options.log is None or options.key is None:
         parser.error("LOGDIR and --key are needed")
     try:
-        vkey = _key_text(options.key)
+        keys = _keys(options.key)
         questions = Questions(
             receipts=options.receipt,
             earlier=[_text(path) for path in options.earlier],
             erasure_receipts=[_text(path) for path in options.erasure_receipt],
             journal_required=options.journal,
         )
-        report = LogCheck(options.log, Key.parse(vkey), vkey, questions).run()
+        report = LogCheck(options.log, keys, questions).run()
     except (KeyInvalid, NotALog, OSError) as fault:
         print(f"cannot check: {fault}", file=sys.stderr)
         return UNREADABLE
@@ -75,17 +78,15 @@ def _text(path: Path) -> str:
     return path.read_bytes().decode(errors="replace")
 
 
-def _key_text(given: str) -> str:
-    """A key string, or the first line of a file that holds one."""
+def _keys(given: str) -> list[Key]:
+    """A key string, or the keys in a file, one a line."""
     try:
-        Key.parse(given)
+        return [Key.parse(given)]
     except KeyInvalid:
         path = Path(given)
         if "\0" in given or not path.is_file():
             raise KeyInvalid("--key is neither a verifier key nor a file with one") from None
-        lines = _text(path).strip().splitlines()
-        return lines[0].strip() if lines else ""
-    return given
+    return parse_keys(_text(path))
 
 
 def _vectors(folder: Path) -> int:

@@ -59,10 +59,21 @@ class Story:
     first_time: str = ""
     last_time: str = ""
     clock_backwards: list[int] = field(default_factory=list)
+    handovers: list[tuple[int, object]] = field(default_factory=list)  # index, and the note that should be there
+    pointers: list[tuple[int, object]] = field(default_factory=list)  # index, and what it says of the newest hand-over
     _last_ms: int = 0
 
     def skip(self, index: int) -> None:
         self.unknown.add(index)
+
+    def peek(self, index: int, entry: bytes) -> None:
+        """Of an entry that does not fit its tile: a hand-over still counts where it holds, since its signature says so."""
+        try:
+            event = read_entry(entry)
+        except EntryInvalid:
+            return
+        if event.get("phase") == "SYSTEM" and event.get("action") == "log.key":
+            self.handovers.append((index, event.get("handover")))
 
     def tell(self, index: int, entry: bytes) -> None:
         """Raises EntryInvalid for an entry that is no event, or does not fit those before it."""
@@ -77,7 +88,7 @@ class Story:
         elif phase == "OUTCOME":
             self._outcome(index, event)
         else:
-            self._system(event)
+            self._system(index, event)
 
     def _clock(self, index: int, event: dict[str, object]) -> None:
         now, text = event.get("time_ms"), event.get("time")
@@ -105,7 +116,11 @@ class Story:
         if known != (event.get("request"), event.get("action")):
             raise EntryInvalid(f"entry {intent} is the INTENT of another request or action")
 
-    def _system(self, event: dict[str, object]) -> None:
+    def _system(self, index: int, event: dict[str, object]) -> None:
+        if event.get("action") in ("log.start", "log.stop", "log.key"):
+            self.pointers.append((index, event.get("key_at")))
+        if event.get("action") == "log.key":
+            self.handovers.append((index, event.get("handover")))
         orphans = event.get("orphans", [])
         if not isinstance(orphans, list):
             raise EntryInvalid("its orphans are not a list")

@@ -41,6 +41,13 @@ class Range:
             self.stack.append(node)
             self.size += 1
 
+    def root_with(self, leaves: Iterable[bytes]) -> bytes:
+        """The root if these were added."""
+        twin = Range()
+        twin.size, twin.stack = self.size, list(self.stack)
+        twin.extend(leaves)
+        return twin.root()
+
     def root(self) -> bytes:
         if not self.stack:
             return EMPTY_ROOT

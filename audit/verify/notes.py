@@ -35,7 +35,7 @@ def _decode(text: str) -> bytes:
     return raw
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Key:
     name: str
     key_id: bytes
@@ -52,6 +52,19 @@ class Key:
         if not name or any(c.isspace() for c in name) or len(raw) != 33 or raw[0] != 1 or expected.hex() != key_id:
             raise KeyInvalid("the key's hash does not fit its name and bytes, or it is not an Ed25519 key")
         return cls(name, expected, Ed25519PublicKey.from_public_bytes(raw[1:]))
+
+    @property
+    def raw(self) -> bytes:
+        return self.public.public_bytes_raw()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Key) and (self.name, self.raw) == (other.name, other.raw)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.raw))
+
+    def __str__(self) -> str:
+        return f"{self.name}+{self.key_id.hex()}+{base64.b64encode(bytes([1]) + self.raw).decode()}"
 
 
 def split_note(note: str) -> tuple[str, list[tuple[str, bytes]]]:

@@ -95,9 +95,11 @@ class Published:
                     self.seen[first + i] = there
 
     def _tell(self, first: int, entries: list[bytes], hashes: list[bytes], tile: list[bytes] | None) -> None:
+        before = len(self._story.handovers)
         for i, entry in enumerate(entries):
             if tile is not None and (i >= len(tile) or tile[i] != hashes[i]):
                 self._story.skip(first + i)
+                self._story.peek(first + i, entry)
                 continue
             try:
                 self._story.tell(first + i, entry)
@@ -106,6 +108,8 @@ class Published:
                 self._story_faults.append((first + i, str(fault)))
         for i in range(len(entries), len(tile or ())):
             self._story.skip(first + i)
+        for index, _ in self._story.handovers[before:]:
+            self._candidates.watch(index)  # what a hand-over says of the entries before it is compared with them
 
     def _confirmed(self, row: Row, size: int) -> list[bytes] | None:
         if row.width < WIDTH:

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 SHOWN_MAX = 50
 
 
+def some(number: int, what: str) -> str:
+    return f"{number:,} {what}" + "s" * (number != 1)
+
+
 @dataclass(frozen=True)
 class Finding:
-    where: str  # entry | tile | bundle | checkpoint | journal | receipt | earlier | erasure-receipt
+    where: str  # entry | tile | bundle | checkpoint | journal | key | receipt | earlier | erasure-receipt
     what: str
     index: int | None = None  # the first entry concerned
     last: int | None = None  # the last one, where it cannot be told which of them
@@ -24,7 +28,7 @@ class Finding:
 
 @dataclass
 class Report:
-    key: str
+    keys: list[tuple[str, int, int]]  # verifier key, first entry it stands for, and the one behind its last
     origin: str
     size: int = 0
     root: str = ""
@@ -52,7 +56,7 @@ class Report:
         return {
             "result": "intact" if self.intact else "tampered",
             "origin": self.origin,
-            "key": self.key,
+            "keys": [{"key": key, "first": first, "end": end} for key, first, end in self.keys],
             "size": self.size,
             "root": self.root,
             "journal_entries": self.journal_entries,
@@ -72,7 +76,7 @@ class Report:
         decided = ", ".join(f"{number:,} {decision}" for decision, number in sorted(self.decisions.items()))
         lines = [
             f"Log       {self.origin}",
-            f"Key       {self.key}",
+            *(f"Key       {line}" for line in self._keys()),
             f"Entries   {self.size:,}"
             + (f", of them {self.journal_entries:,} in the journal" * bool(self.journal_entries)),
             f"Root      {self.root or 'unknown'}",
@@ -87,6 +91,11 @@ class Report:
             lines.append(f"WRONG     and {len(self.findings) - SHOWN_MAX:,} more; --json lists all")
         lines.append(f"Result    {self._result()}")
         return "\n".join(lines)
+
+    def _keys(self) -> list[str]:
+        if len(self.keys) == 1:
+            return [self.keys[0][0]]
+        return [f"{key} for entries {first:,} to {end - 1:,}" for key, first, end in self.keys]
 
     def _result(self) -> str:
         if self.intact:

@@ -8,9 +8,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from .entries import EntryInvalid, read_entry
+from .entries import EntryInvalid, Story, read_entry
 from .folder import partial_tiles, place_of
 from .journal import read_journal
+from .keys import Chain, HandOverInvalid
 from .merkle import Range, consistency_holds, inclusion_holds, leaf_hash
 from .notes import Key, KeyInvalid, NoteInvalid, open_checkpoint, open_note, open_statement
 
@@ -77,12 +78,36 @@ def _event(vector: Vector) -> str:
     return "ok"
 
 
+def _keys(vector: Vector) -> str:
+    """A whole small log: entries, its checkpoint, and the keys that are known from outside."""
+    chain, grown, story = Chain([Key.parse(vkey) for vkey in vector["vkeys"]]), Range(), Story()
+    try:
+        for index, entry in enumerate(bytes.fromhex(entry) for entry in vector["entries"]):
+            story.tell(index, entry)
+            if [said for at, said in story.pointers if at == index] not in ([], [chain.newest_at]):
+                return "log_key_mismatch"
+            if story.handovers and story.handovers[-1][0] == index:
+                chain.take(index, story.handovers[-1][1], grown.root())
+            grown.extend([leaf_hash(entry)])
+        if chain.missing():
+            return "log_key_mismatch"
+        said = chain.open_checkpoint(vector["checkpoint"])
+    except HandOverInvalid:
+        return "log_key_mismatch"
+    except NoteInvalid:
+        return "note_invalid"
+    if (said.size, said.root) != (grown.size, grown.root()):
+        return "another root"
+    return "ok" if [[str(s.key), s.first, s.end] for s in chain.spans] == vector.get("keys") else "other keys"
+
+
 _CHECKS: dict[str, Callable[[Vector], str]] = {
     "merkle": _merkle,
     "notes": _note,
     "tiles": _tile,
     "journal": _journal,
     "events": _event,
+    "keys": _keys,
 }
 
 

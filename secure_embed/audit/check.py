@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from secure_embed.audit.handover import KeyChain, KeySpan, handover_of, key_history, parse_event
+from secure_embed.audit.handover import KeyChain, KeySpan, key_history, parse_event
 from secure_embed.audit.merkle import CompactRange, empty_root, leaf_hash
 from secure_embed.audit.note import Checkpoint, NoteVerifier
 from secure_embed.audit.orphans import unfinished
@@ -44,9 +44,7 @@ def verify_reader(log: LogReader, known: Sequence[NoteVerifier]) -> Verified:
         for index, (entry, stored) in enumerate(pairs, start=start):
             if leaf_hash(entry) != stored:
                 raise _changed(index)
-            note = handover_of(entry)
-            if note is not None:
-                chain.take(note, index=index, root=grown.root())
+            chain.follow(entry, grown)
             grown.append(stored)
     chain.require_complete()
     check_head(head, grown.root(), chain.newest)

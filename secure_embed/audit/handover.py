@@ -11,7 +11,8 @@ from typing import Self
 
 import orjson
 
-from secure_embed.audit.merkle import leaf_hash
+from secure_embed.audit.events import Phase
+from secure_embed.audit.merkle import CompactRange, leaf_hash
 from secure_embed.audit.note import Checkpoint, NoteSigner, NoteVerifier, note_text, sign_note, verify_note
 from secure_embed.audit.protocol import LogReader
 from secure_embed.audit.tree import Tree
@@ -22,7 +23,8 @@ __all__ = ["HandOver", "KeyChain", "KeySpan", "key_history", "parse_verifiers"]
 KIND = "log-key"
 ACTION = "log.key"
 keys_max = 10_000  # hand-overs that a log may hold
-_MARK = b'"action":"log.key"'  # in canonical JSON no string can hold it: its quotes would be escaped
+_MARK = b'"action":"log.'  # in canonical JSON no string can hold it: its quotes would be escaped
+_POINTING = (ACTION, "log.start", "log.stop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +81,22 @@ class KeyChain:
     def newest(self) -> NoteVerifier:
         return self.spans[-1].verifier
 
-    def take(self, note: str, *, index: int, root: bytes) -> None:
-        """Follow the hand-over in the entry at ``index``; ``root``: of the entries before it. Raises ``IntegrityFailure``
+    def follow(self, entry: bytes, grown: CompactRange) -> None:
+        """``grown``: the entries before it. Passes over what concerns no key. Raises ``IntegrityFailure``
         (``log_key_mismatch``) with the member ``index``."""
+        if _MARK not in entry:
+            return
+        event = parse_event(entry)
+        if event.get("phase") != Phase.SYSTEM or event.get("action") not in _POINTING:
+            return
+        newest_at = self.spans[-1].first if len(self.spans) > 1 else None
+        if event.get("key_at") != newest_at or isinstance(event.get("key_at"), bool):
+            raise _mismatch("an entry names another hand-over than the newest one", {"index": grown.size})
+        note = handover_of(entry)
+        if note is not None:
+            self._take(note, grown.size, grown.root())
+
+    def _take(self, note: str, index: int, root: bytes) -> None:
         said = HandOver.read(note)
         at = {"index": index}
         if said.old != self.newest:
@@ -106,7 +121,7 @@ def handover_of(entry: bytes) -> str | None:
     if _MARK not in entry:
         return None
     event = parse_event(entry)
-    if event.get("action") != ACTION:
+    if event.get("action") != ACTION or event.get("phase") != Phase.SYSTEM:
         return None
     note = event.get("handover")
     if not isinstance(note, str):

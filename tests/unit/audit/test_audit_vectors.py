@@ -3,13 +3,22 @@
 import json
 import runpy
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from audit.verify.vectors import check_vectors
-from secure_embed.audit import Checkpoint, NoteVerifier, leaf_hash, parse_tile_path, verify_note
+from secure_embed.audit import (
+    Checkpoint,
+    Head,
+    NoteVerifier,
+    leaf_hash,
+    parse_tile_path,
+    verify_note,
+    verify_reader,
+)
 from secure_embed.audit.journal import recover
 from secure_embed.audit.merkle import CompactRange, verify_consistency, verify_inclusion
 from secure_embed.audit.tiles import partial_widths
@@ -88,6 +97,34 @@ def test_journals(vector: dict[str, Any]) -> None:
     def check(v: dict[str, Any]) -> None:
         found = recover(bytes.fromhex(v["journal"]))
         assert (sum(len(frame.entries) for frame in found.frames), found.torn_bytes) == (v["entries"], v["torn_bytes"])
+
+    assert outcome_of(check, vector) == vector["expect"]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """A log in memory, at rest."""
+
+    leaves: list[bytes]
+    checkpoint: str
+
+    def head(self) -> Head:
+        said = Checkpoint.of_note(self.checkpoint)
+        return Head(size=said.size, root=said.root, checkpoint=self.checkpoint)
+
+    def entries(self, start: int, count: int) -> list[bytes]:
+        return self.leaves[start : start + count]
+
+    def leaf_hashes(self, start: int, count: int) -> list[bytes]:
+        return [leaf_hash(entry) for entry in self.entries(start, count)]
+
+
+@pytest.mark.parametrize("vector", vectors("keys"))
+def test_hand_overs_of_the_signing_key(vector: dict[str, Any]) -> None:
+    def check(v: dict[str, Any]) -> None:
+        known = [NoteVerifier.parse(vkey) for vkey in v["vkeys"]]
+        verified = verify_reader(Entries(hashes(v["entries"]), v["checkpoint"]), known)
+        assert [[str(span.verifier), span.first, span.end] for span in verified.keys] == v["keys"]
 
     assert outcome_of(check, vector) == vector["expect"]
 
