@@ -1,7 +1,7 @@
 """A deployment, opened: :class:`Deployment` wires every part by constructor. founding.py makes one on disk.
 
 secure-embed.toml      settings
-secrets/               the root's passphrase (elsewhere in production: a credential of the service manager)
+secrets/               the root's passphrase, or what lets us in where the root key lies (elsewhere in production: a credential of the service manager)
 keys/                  root.json, keyring.json, keys.db: apart from the data, with a retention of their own
 data/                  data.db, risk.db
 log/                   the audit log
@@ -27,7 +27,16 @@ from secure_embed.erasing import Erasing
 from secure_embed.errors import ConfigurationError
 from secure_embed.gate import Gate
 from secure_embed.holdings import Holdings
-from secure_embed.keys import CatalogueKeys, KeyProvider, Keyring, PassphraseProvider, Secret, SqlcipherKeyStore
+from secure_embed.host import check_files
+from secure_embed.keys import (
+    CatalogueKeys,
+    KeyProvider,
+    Keyring,
+    ProviderWatch,
+    Secret,
+    SqlcipherKeyStore,
+    open_provider,
+)
 from secure_embed.risk import RiskControl, SqlcipherLedger, load_profiles
 from secure_embed.settings import IssuerSettings, Settings
 from secure_embed.store import SqlcipherRecordStore
@@ -38,17 +47,20 @@ __all__ = [
     "DATA",
     "KEYS",
     "LOG",
+    "ROOT",
     "VERIFIER_KEY",
     "Deployment",
     "chosen_model",
     "load_from",
     "log_signer",
+    "named_files",
     "open_databases",
     "open_keys",
     "verifier",
 ]
 
 KEYS, DATA, LOG = Path("keys"), Path("data"), Path("log")
+ROOT = KEYS / "root.json"
 VERIFIER_KEY = Path("log-verifier.key")
 EMBEDDED_MODEL = "all-minilm-l6-v2"  # its weights come with a package
 
@@ -79,9 +91,10 @@ class Deployment:
 
     def _open(self, opened: ExitStack, encoder: Encoder | None) -> None:
         settings = self.settings
+        check_files(settings.root, **named_files(settings))
         authenticator = self._authenticator()
         authorizer = Authorizer(settings.path(settings.policies.folder))
-        _, keyring = opened.enter_context(open_keys(settings))
+        provider, keyring = opened.enter_context(open_keys(settings))
         # The log comes first: one writer holds its lock, so a second service ends here.
         signer = log_signer(keyring)
         self.log = AuditLog(PosixLogStorage(settings.root / LOG), signer)
@@ -111,6 +124,7 @@ class Deployment:
             holdings=self.holdings,
             erasing=erasing,
             catalogue=catalogue,
+            key_watch=ProviderWatch(provider.check),
             risk_profile=settings.policies.risk_profile,
             rerank_k=settings.limits.rerank_k,
             batch_records_max=settings.limits.batch_records_max,
@@ -179,19 +193,10 @@ def issuer_profile(settings: Settings, issuer: IssuerSettings) -> IssuerProfile:
     )
 
 
-def passphrase_path(settings: Settings) -> Path:
-    """A bare name is a credential of systemd when there are any (systemd.exec(5), ``$CREDENTIALS_DIRECTORY``)."""
-    named = settings.keys.passphrase_file
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    if credentials and len(named.parts) == 1:
-        return Path(credentials) / named  # absent there means refused: systemd itself lets the service start
-    return settings.path(named)
-
-
 @contextmanager
 def open_keys(settings: Settings) -> Iterator[tuple[KeyProvider, Keyring]]:
     """The root key and the keyring; wiped and closed behind the block."""
-    provider = PassphraseProvider.open(settings.root / KEYS / "root.json", passphrase_path(settings))
+    provider = open_provider(settings, settings.root / ROOT)
     try:
         keyring = Keyring.open(settings.root / KEYS / "keyring.json", provider)
         try:

@@ -1,5 +1,6 @@
 """Making a deployment on disk: whole or not at all, and nothing that others can read. deployment.py opens what this makes."""
 
+import json
 import os
 import secrets
 import shutil
@@ -11,10 +12,10 @@ from typing import Literal
 
 from secure_embed.access import DevelopmentIssuer
 from secure_embed.audit import PosixLogStorage
-from secure_embed.deployment import DATA, KEYS, LOG, VERIFIER_KEY, log_signer, open_databases
+from secure_embed.deployment import DATA, KEYS, LOG, ROOT, VERIFIER_KEY, log_signer, open_databases
 from secure_embed.errors import ConfigurationError
-from secure_embed.keys import Keyring, PassphraseProvider
-from secure_embed.settings import SETTINGS_FILE
+from secure_embed.keys import Keyring, create_provider, retire_root
+from secure_embed.settings import SETTINGS_FILE, KeySettings, Settings
 
 __all__ = ["create"]
 
@@ -40,13 +41,15 @@ def create(
     host: str = "127.0.0.1",
     port: int = 8443,
     passphrase_file: Path | None = None,
+    keys: KeySettings | None = None,
 ) -> None:
     """Make a deployment at ``root``, whole or not at all.
 
     ``passphrase_file``: one that exists, mode 0600, and stays where it is; None: one is made in ``secrets/``.
+    ``keys``: the key provider where it is not the passphrase; its files exist, and stay where they are.
     ``dtype``: of the model's arithmetic; None: bfloat16 where this processor has it, about three times as fast.
     ``dev``: with a development issuer and a self-signed certificate. Raises ``ConfigurationError``
-    (``deployment_exists``) unless ``root`` is absent or empty.
+    (``deployment_exists``) unless ``root`` is absent or empty, and what making the root key raises.
     """
     root = root.absolute()
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
@@ -56,16 +59,20 @@ def create(
         made = Path(made_in) / "deployment"
         for folder in (KEYS, DATA, LOG, TLS, SECRETS):
             (made / folder).mkdir(parents=True)
-        if passphrase_file is None:
+        keys = keys or KeySettings()
+        if passphrase_file is not None:
+            keys = keys.model_copy(update={"passphrase_file": passphrase_file.absolute()})
+        elif keys.provider == "passphrase":
             (made / PASSPHRASE).write_text(secrets.token_urlsafe(passphrase_bytes) + "\n")
         shutil.copytree(policies_shipped(), made / "policies")
         if dev:
             DevelopmentIssuer.create(made / DEVELOPMENT_ISSUER)
             _self_signed(made / TLS)
-        text = _settings_text(dev, host, port, passphrase_file)
+        text = _settings_text(dev, host, port)
+        text += _keys_text(keys)
         text += _encoder_text(model, model_folder, dtype or ("bfloat16" if has_bfloat16() else "float32"))
         (made / SETTINGS_FILE).write_text(text)
-        _first_keys(made, passphrase_file or made / PASSPHRASE)
+        _first_keys(made)
         for path in made.rglob("*"):  # what was copied brought its own permissions
             path.chmod(0o700 if path.is_dir() else 0o600)
         if root.exists():
@@ -73,18 +80,36 @@ def create(
         made.rename(root)
 
 
-def _first_keys(made: Path, passphrase: Path) -> None:
-    provider = PassphraseProvider.create(made / KEYS / "root.json", passphrase)
-    keyring = Keyring.create(made / KEYS / "keyring.json", provider)
-    with ExitStack() as opened:
-        open_databases(opened, made, keyring)
-    PosixLogStorage(made / LOG, create=True).close()
-    (made / VERIFIER_KEY).write_text(log_signer(keyring).vkey + "\n")
-    keyring.close()
-    provider.close()
+def _first_keys(made: Path) -> None:
+    settings = Settings.load(made, dev=True)
+    provider = create_provider(settings, made / ROOT)
+    try:
+        keyring = Keyring.create(made / KEYS / "keyring.json", provider)
+        with ExitStack() as opened:
+            open_databases(opened, made, keyring)
+        PosixLogStorage(made / LOG, create=True).close()
+        (made / VERIFIER_KEY).write_text(log_signer(keyring).vkey + "\n")
+        keyring.close()
+    except BaseException:
+        retire_root(settings, made / ROOT)  # a token or a Vault would keep it
+        raise
+    finally:
+        provider.close()
 
 
-def _settings_text(dev: bool, host: str, port: int, passphrase_file: Path | None) -> str:
+def _keys_text(keys: KeySettings) -> str:
+    """What differs from the defaults. JSON's strings are TOML's."""
+    chosen = keys.model_dump(mode="json", exclude_defaults=True)
+    sections = {"keys": {name: value for name, value in chosen.items() if not isinstance(value, dict)}}
+    sections |= {f"keys.{name}": value for name, value in chosen.items() if isinstance(value, dict)}
+    lines: list[str] = []
+    for name, members in sections.items():
+        if members:
+            lines += [f"[{name}]", *(f"{m} = {json.dumps(v, ensure_ascii=False)}" for m, v in members.items()), ""]
+    return "\n".join(lines)
+
+
+def _settings_text(dev: bool, host: str, port: int) -> str:
     lines = [
         "# Settings of this deployment; docs/operations.md explains each. Relative paths count from this folder.",
         "[server]",
@@ -97,8 +122,6 @@ def _settings_text(dev: bool, host: str, port: int, passphrase_file: Path | None
         'risk_profile = "standard"',
         "",
     ]
-    if passphrase_file is not None:
-        lines += ["[keys]", f"passphrase_file = '{passphrase_file.absolute()}'", ""]
     if dev:
         lines += [
             "# DEVELOPMENT ISSUER: hands out any token. The service refuses it without --dev.",

@@ -62,11 +62,13 @@ def _keys(settings: "Settings") -> Iterator[Finding]:
 
     try:
         with open_keys(settings) as (provider, _):
+            provider.check()
             described = provider.describe()
     except SecureEmbedError as refused:
-        yield "wrong", "keys", refused.detail
+        yield "wrong", "keys", f"provider {settings.keys.provider}: {refused.detail} ({refused.code})"
         return
-    yield "ok", "keys", f"provider {described.kind}, root key {described.key_id}"
+    where = ", ".join(f"{name} {value}" for name, value in described.parameters.items())
+    yield "ok", "keys", f"provider {described.kind}, root key {described.key_id}, {where}; it answers"
     for what in described.lacks:
         yield "lacks", "keys", what
 

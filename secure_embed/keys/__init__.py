@@ -14,6 +14,7 @@ from secure_embed.keys.protocol import (
     WrappedCollection,
     WrappedKey,
 )
+from secure_embed.keys.providers import ProviderWatch, create_provider, open_provider, replace_root, retire_root
 from secure_embed.keys.sealing import CatalogueValue, IndexValue
 from secure_embed.keys.tags import TagKind, attribute_parts
 
@@ -27,6 +28,7 @@ __all__ = [
     "Keyring",
     "PassphraseProvider",
     "ProviderDescription",
+    "ProviderWatch",
     "SealedDatabase",
     "Secret",
     "Shredded",
@@ -35,4 +37,8 @@ __all__ = [
     "WrappedCollection",
     "WrappedKey",
     "attribute_parts",
+    "create_provider",
+    "open_provider",
+    "replace_root",
+    "retire_root",
 ]

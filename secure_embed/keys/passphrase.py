@@ -20,14 +20,14 @@ from secure_embed.keys.protocol import ProviderDescription
 from secure_embed.keys.sealing import HEADER, key_bytes, open_bound, seal_bound, sealed_overhead_bytes
 from secure_embed.keys.strict_json import StrictObject
 
-__all__ = ["PassphraseProvider", "passphrase_bytes_min", "root_format"]
+__all__ = ["PassphraseProvider", "passphrase_bytes_min"]
 
 passphrase_bytes_min = 16
 memory_kib, iterations, lanes = 65_536, 3, 4
 salt_bytes = 16
 memory_kib_max, iterations_max, lanes_max = 4 * 1024 * 1024, 64, 64  # a forged file may not exhaust the machine
 
-root_format = "secure_embed/root/v1"
+_format = "secure_embed/root/v1"
 _members = ("format", "key_id", "memory_kib", "iterations", "lanes", "salt", "sealed_root")
 
 
@@ -57,7 +57,7 @@ class PassphraseProvider:
         with _derived(passphrase, salt, cost) as key:
             sealed = seal_bound(key, bytes(root), _additional(key_id, cost, salt))
         document = {
-            "format": root_format,
+            "format": _format,
             "key_id": key_id,
             "memory_kib": memory_kib,
             "iterations": iterations,
@@ -81,7 +81,7 @@ class PassphraseProvider:
             document.number("lanes", least=1, most=lanes_max),
         )
         right = len(salt) == salt_bytes and len(sealed) == key_bytes + sealed_overhead_bytes and cost[0] >= 8 * cost[2]
-        if not right or document.text("format") != root_format or not key_id.isascii():
+        if not right or document.text("format") != _format or not key_id.isascii():
             raise document.invalid()
         with _derived(passphrase, salt, cost) as key:
             where = f"{path.name}: wrong passphrase or damaged file"

@@ -19,9 +19,9 @@ from secure_embed.keys.token import RootOnToken, TokenRefuses
 from secure_embed.keys.wrapping import wrapped_bytes
 from secure_embed.settings import TokenSettings
 
-__all__ = ["Pkcs11Provider", "root_format"]
+__all__ = ["Pkcs11Provider"]
 
-root_format = "secure_embed/root-pkcs11/v1"
+_format = "secure_embed/root-pkcs11/v1"
 _members = ("format", "key_id", "mechanism")
 _mechanism = "CKM_AES_KEY_WRAP"
 _where = "a key wrapped by the root"
@@ -49,7 +49,7 @@ class Pkcs11Provider:
         key_id = secrets.token_hex(16)
         root = RootOnToken(settings, pin_file, bytes.fromhex(key_id))
         root.generate(f"secure_embed root {key_id[:8]}")
-        document = {"format": root_format, "key_id": key_id, "mechanism": _mechanism}
+        document = {"format": _format, "key_id": key_id, "mechanism": _mechanism}
         try:
             root.open()
             write_new(path, json.dumps(document, indent=1).encode() + b"\n")
@@ -128,7 +128,7 @@ class Pkcs11Provider:
 def _key_id(path: Path) -> str:
     document = StrictObject(read_bounded(path), file=path.name, members=_members)
     key_id = document.text("key_id")
-    right = (document.text("format"), document.text("mechanism")) == (root_format, _mechanism)
+    right = (document.text("format"), document.text("mechanism")) == (_format, _mechanism)
     if not right or re.fullmatch("[0-9a-f]{32}", key_id) is None:
         raise document.invalid()
     return key_id

@@ -22,9 +22,9 @@ from secure_embed.keys.strict_json import StrictObject
 from secure_embed.keys.transit_client import TransitClient, TransitRefuses
 from secure_embed.settings import TransitSettings
 
-__all__ = ["TransitProvider", "root_format"]
+__all__ = ["TransitProvider"]
 
-root_format = "secure_embed/root-vault/v1"
+_format = "secure_embed/root-vault/v1"
 _members = ("format", "key_id", "mount", "key", "sample")
 _where = "a key wrapped by the root"
 _sample_context = b"sample"
@@ -192,7 +192,7 @@ class _Document:
             sample=document.data("sample"),
         )
         right = (
-            document.text("format") == root_format
+            document.text("format") == _format
             and re.fullmatch("[0-9a-f]{32}", read.key_id) is not None
             and _key_name.fullmatch(read.key) is not None
             and len(read.sample) == 4 + _sealed_bytes
@@ -203,7 +203,7 @@ class _Document:
 
     def written(self) -> bytes:
         document = {
-            "format": root_format,
+            "format": _format,
             "key_id": self.key_id,
             "mount": self.mount,
             "key": self.key,

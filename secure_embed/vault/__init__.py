@@ -10,7 +10,7 @@ from secure_embed.erasing import Erasing
 from secure_embed.errors import AuditUnavailable, SecureEmbedError
 from secure_embed.gate import Gate
 from secure_embed.holdings import Holdings
-from secure_embed.keys import CatalogueKeys
+from secure_embed.keys import CatalogueKeys, ProviderWatch
 from secure_embed.risk import RiskControl
 from secure_embed.trail import Call, Trails
 from secure_embed.vault.collections import Collections
@@ -36,11 +36,13 @@ class Vault:
         holdings: Holdings,
         erasing: Erasing,
         catalogue: CatalogueKeys,
+        key_watch: ProviderWatch,
         risk_profile: str,
         rerank_k: int,
         batch_records_max: int,
     ) -> None:
         self._log: AuditLog = trails.log
+        self._key_watch = key_watch
         self._way = way = Entrance(gate=gate, trails=trails, holdings=holdings)
         self.collections = Collections(way, encoder=encoder, risk_profile=risk_profile)
         self.records = Records(way, encoder=encoder, batch_records_max=batch_records_max)
@@ -53,9 +55,9 @@ class Vault:
         self._way.refuse(call, error)
 
     def unready(self) -> str | None:
-        """Why no caller would be served now, or None."""
+        """Why not every caller would be served now, or None. It may wait for the key provider, some seconds at most."""
         try:
             self._log.require_available()
         except AuditUnavailable as why:
             return why.code
-        return None
+        return self._key_watch.unready()
