@@ -258,7 +258,7 @@ class AuditLog:
         """The verifier key that is in force."""
         return self._spans[-1].verifier
 
-    def keys(self) -> Sequence[KeySpan]:
+    def key_spans(self) -> Sequence[KeySpan]:
         """Every verifier key that the log has had, oldest first, as its hand-overs say."""
         return tuple(self._spans)
 
