@@ -1,4 +1,5 @@
-"""Records as rows: how they are inserted, read, found and deleted. Runs inside the driver's transactions.
+"""Records as rows of their collection's tables: inserted, read, found, and overwritten. Runs inside the driver's
+transactions; vectors lie elsewhere (``_segments``).
 
 Lists of positions travel as one JSON array of numbers into ``json_each``: one statement for any length, so SQLite
 compiles it once. A list of 200 takes 0.3 ms that way, 1.0 ms as 200 statements (docs/decisions/0004).
@@ -6,84 +7,109 @@ compiles it once. A list of 200 takes 0.3 ms that way, 1.0 ms as 200 statements 
 
 import json
 from collections.abc import Collection as AnyCollection
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlcipher3.dbapi2 import Connection, IntegrityError
+from sqlcipher3.dbapi2 import Connection
 
 from secure_embed.errors import Conflict
 from secure_embed.keys import SealedDatabase
-from secure_embed.store._schema import place_of, position_limit, position_of
-from secure_embed.store.protocol import RequestKey, SealedRow
+from secure_embed.store._schema import position_limit, row_tables
+from secure_embed.store.protocol import SealedRow
 from secure_embed.types import Field, Position
 
-__all__ = ["Reading", "delete", "fields_stored", "insert", "locate", "places", "remember"]
+__all__ = ["Columns", "Row", "ensure_new", "insert", "matching", "numbers", "overwrite", "replace", "there"]
 
-_columns = {Field.VECTOR: "record.vector", Field.META: "record.meta", Field.TEXT: "record_text.text"}
-fields_stored = frozenset(_columns)
+Row = tuple[Any, ...]  # what SQLite gives; each use names the columns it asked for
+
+_columns = {Field.META: "meta", Field.TEXT: "text"}
+# zeroblob() of the same length: a row of the same size is written over the old one, in its place, on all its pages.
+_zeros = {
+    "record": "erased = 1, id_tag = zeroblob(32)",
+    "meta": "meta = zeroblob(length(meta))",
+    "text": "text = zeroblob(length(text))",
+}
 
 
-class Reading:
+class Columns:
     """Which columns answer a request for ``fields``. Pages of texts are read only when texts are asked for."""
 
-    def __init__(self, fields: AnyCollection[Field]) -> None:
+    def __init__(self, number: int, fields: AnyCollection[Field]) -> None:
         self._fields = [field for field in _columns if field in fields]
-        columns = ", ".join(["record.place", "record.id_tag", *(_columns[field] for field in self._fields)])
-        texts = "JOIN record_text ON record_text.place = record.place" if Field.TEXT in self._fields else ""
-        select = f"SELECT {columns} FROM record {texts} WHERE record.place"
-        self.at_places = f"{select} IN (SELECT value FROM json_each(?))"
-        self.in_order = f"{select} >= ? AND record.place < ? ORDER BY record.place LIMIT ?"
+        columns = ", ".join(["r.position, r.id_tag, e.expires_unix", *(_columns[field] for field in self._fields)])
+        joins = " ".join(f"JOIN {_columns[field]}_{number} USING (position)" for field in self._fields)
+        select = f"SELECT {columns} FROM record_{number} r {joins} LEFT JOIN expiry_{number} e USING (position)"
+        self.at_positions = f"{select} WHERE r.position IN (SELECT value FROM json_each(?)) AND NOT r.erased"
+        self.in_order = f"{select} WHERE r.position >= ? AND NOT r.erased ORDER BY r.position LIMIT ?"
 
-    def row(self, found: Sequence[Any]) -> SealedRow:
-        place, id_tag, *values = found
-        return SealedRow(
-            position=Position(position_of(place)), id_tag=id_tag, fields=dict(zip(self._fields, values, strict=True))
-        )
+    def row(self, found: Row, vector: bytes | None) -> SealedRow:
+        position, id_tag, expires_unix, *values = found
+        fields = dict(zip(self._fields, values, strict=True))
+        if vector is not None:
+            fields[Field.VECTOR] = vector
+        return SealedRow(position=Position(position), id_tag=id_tag, fields=fields, expires_unix=expires_unix)
 
 
-def places(number: int, at: Sequence[Position]) -> str:
-    """JSON. A position out of range names no record, and must not become a place of another collection."""
-    return json.dumps([place_of(number, int(position)) for position in at if 0 <= position < position_limit])
+def numbers(at: Iterable[int]) -> str:
+    """JSON of those that can be positions: SQLite's integers end at 64 bits, Python's do not."""
+    return json.dumps([int(position) for position in at if 0 <= position < position_limit])
+
+
+def ensure_new(run: Connection, number: int, tags: Sequence[bytes], candidates: Iterable[int]) -> None:
+    """Raises ``Conflict`` (``record_exists``) when an id's tag is taken, also by a row of the same batch."""
+    sql = f"SELECT id_tag FROM record_{number} WHERE position IN (SELECT value FROM json_each(?)) AND NOT erased"
+    taken = {tag for (tag,) in run.execute(sql, (numbers(candidates),))}
+    fresh = set(tags)
+    if len(fresh) < len(tags) or not fresh.isdisjoint(taken):
+        raise Conflict("a record with this id exists", code="record_exists")
 
 
 def insert(run: Connection, number: int, rows: Sequence[SealedRow]) -> None:
-    """Raises ``Conflict`` (``record_exists``) when an id's tag is taken, also by a row of the same batch."""
-    placed = [(place_of(number, row.position), row) for row in rows]
-    try:
-        run.executemany(
-            "INSERT INTO record VALUES (?, ?, ?, ?, ?)",
-            [(place, number, row.id_tag, row.fields[Field.VECTOR], row.fields[Field.META]) for place, row in placed],
-        )
-    except IntegrityError:
-        raise Conflict("a record with this id exists", code="record_exists") from None
-    run.executemany("INSERT INTO record_text VALUES (?, ?)", [(place, row.fields[Field.TEXT]) for place, row in placed])
-
-
-def remember(run: Connection, number: int, request: RequestKey, answer: tuple[int, int, int]) -> None:
-    """``answer``: first position, count, data version."""
-    run.execute("INSERT INTO request VALUES (?, ?, ?, ?, ?, ?)", (number, request.tag, request.body_tag, *answer))
-
-
-def locate(database: SealedDatabase, number: int, id_tags: Sequence[bytes]) -> Mapping[bytes, Position]:
-    sql = """SELECT id_tag, place FROM record
-        WHERE collection = ? AND id_tag IN (SELECT unhex(value) FROM json_each(?))"""
-    found: list[tuple[Any, ...]] = database.rows(sql, (number, json.dumps([tag.hex() for tag in id_tags])))
-    return {tag: Position(position_of(place)) for tag, place in found}
-
-
-def delete(run: Connection, number: int, at: Sequence[Position]) -> list[Position]:
-    """Delete the rows that are there and the idempotency entries that name them; gives those rows' positions.
-
-    An entry's ranges never overlap, so the one with the greatest first position at or before a row is its own.
-    """
-    sql = "SELECT place FROM record WHERE place IN (SELECT value FROM json_each(?)) ORDER BY place"
-    found = [place for (place,) in run.execute(sql, (places(number, at),))]
-    gone = [Position(position_of(place)) for place in found]
-    for table in ("record", "record_text"):
-        run.execute(f"DELETE FROM {table} WHERE place IN (SELECT value FROM json_each(?))", (json.dumps(found),))
     run.executemany(
-        """DELETE FROM request WHERE collection = :c AND first + count > :p
-        AND first = (SELECT max(first) FROM request WHERE collection = :c AND first <= :p)""",
-        [{"c": number, "p": position} for position in gone],
+        f"INSERT INTO record_{number} (position, id_tag) VALUES (?, ?)", [(row.position, row.id_tag) for row in rows]
     )
-    return gone
+    for field, column in _columns.items():
+        run.executemany(
+            f"INSERT INTO {column}_{number} VALUES (?, ?)", [(row.position, row.fields[field]) for row in rows]
+        )
+    ending = [(row.position, row.expires_unix) for row in rows if row.expires_unix is not None]
+    if ending:
+        run.executemany(f"INSERT INTO expiry_{number} VALUES (?, ?)", ending)
+
+
+def matching(database: SealedDatabase, number: int, candidates: Iterable[int]) -> dict[bytes, Position]:
+    """Tags of these positions, those that are there."""
+    sql = f"SELECT id_tag, position FROM record_{number} WHERE position IN (SELECT value FROM json_each(?)) AND NOT erased"
+    found: list[Row] = database.rows(sql, (numbers(candidates),))
+    return {tag: Position(position) for tag, position in found}
+
+
+def there(run: Connection, number: int, at: Iterable[int]) -> list[int]:
+    """Which of these positions hold a record, ascending."""
+    sql = f"SELECT position FROM record_{number} WHERE position IN (SELECT value FROM json_each(?)) AND NOT erased"
+    return sorted(position for (position,) in run.execute(sql, (numbers(at),)))
+
+
+def overwrite(run: Connection, number: int, at: Iterable[int]) -> None:
+    """Zeros in place of tags and sealed values; the rows stay as long as they were."""
+    positions = (numbers(at),)
+    for table in row_tables:
+        sql = f"UPDATE {table}_{number} SET {_zeros[table]} WHERE position IN (SELECT value FROM json_each(?))"
+        run.execute(sql, positions)
+    run.execute(f"DELETE FROM expiry_{number} WHERE position IN (SELECT value FROM json_each(?))", positions)
+
+
+def replace(run: Connection, number: int, rows: Sequence[SealedRow]) -> None:
+    """New metas and texts in place of the old. Raises ``Conflict`` (``rows_changed``) unless each row is there, under
+    the same tag, and each value has the length of the one it replaces: a longer or shorter one would move."""
+    at = {row.position: row.id_tag for row in rows}
+    sql = f"SELECT position, id_tag FROM record_{number} WHERE position IN (SELECT value FROM json_each(?)) AND NOT erased"
+    same = dict(run.execute(sql, (numbers(at),)).fetchall()) == at
+    for field, column in _columns.items():
+        changed = run.executemany(
+            f"UPDATE {column}_{number} SET {column} = ?1 WHERE position = ?2 AND length({column}) = length(?1)",
+            [(row.fields[field], row.position) for row in rows],
+        )
+        same = same and changed.rowcount == len(rows)
+    if not same:
+        raise Conflict("the rows to be replaced are not those that are there", code="rows_changed")

@@ -1,24 +1,27 @@
-"""The store's tables, as numbered migrations: appended to, never edited. Layout and figures: docs/decisions/0004.
+"""The store's tables, as numbered migrations: appended to, never edited. Layout and figures: docs/decisions/0013.
 
-Every BLOB is sealed or a keyed hash, a uuid apart, which is random. The other columns are numbers that this service
-counts itself: they say how many records, batches and erasures there are and in which order they came.
+Every BLOB is sealed or a keyed hash, a uuid or fixed numbers apart. The other columns are numbers that this service
+counts itself, and the moments at which records end.
+
+What an erasure has to reach lies in rows that are appended in order, never grow and never move: it is overwritten in
+its place. SQLite moves cells when pages split or merge, and leaves copies that no later delete finds. So each
+collection has tables of its own, and no index holds a tag or a sealed value.
 """
 
-__all__ = ["migrations", "place_of", "position_limit", "position_of"]
+__all__ = ["collection_tables", "drop_collection_tables", "migrations", "position_limit", "row_tables"]
 
-_position_bits = 40
-position_limit = 1 << _position_bits
-_position_mask = position_limit - 1
+position_limit = 1 << 40
+row_tables = ("text", "meta", "record")  # what an erasure overwrites; the row that says it is there comes last
 
-# `place` is (collection number << 40) + position: a row id, so that rows lie in the order of positions, and a 2-KB
-# vector lies within its page. A composite key would need WITHOUT ROWID, whose rows spill from 1 KB on.
 migrations = (
     """
     CREATE TABLE collection (
-        number INTEGER PRIMARY KEY CHECK (number BETWEEN 1 AND 4194303),
+        number INTEGER PRIMARY KEY,
         uuid BLOB NOT NULL UNIQUE CHECK (length(uuid) = 16),
-        name_tag BLOB NOT NULL UNIQUE CHECK (length(name_tag) = 32),
+        ended INTEGER NOT NULL DEFAULT 0 CHECK (ended IN (0, 1, 2)),
+        name_tag BLOB NOT NULL CHECK (length(name_tag) = 32),
         descriptor BLOB NOT NULL,
+        slot_bytes INTEGER NOT NULL DEFAULT 0,
         data_version INTEGER NOT NULL DEFAULT 0,
         erasure_epoch INTEGER NOT NULL DEFAULT 0,
         next_position INTEGER NOT NULL DEFAULT 0 CHECK (next_position <= 1099511627776),
@@ -29,42 +32,37 @@ migrations = (
         version INTEGER NOT NULL CHECK (version >= 1),
         sealed BLOB NOT NULL
     ) STRICT;
-    CREATE TABLE record (
-        place INTEGER PRIMARY KEY,
-        collection INTEGER NOT NULL CHECK (collection = place >> 40),
-        id_tag BLOB NOT NULL CHECK (length(id_tag) = 32),
-        vector BLOB NOT NULL,
-        meta BLOB NOT NULL,
-        UNIQUE (collection, id_tag)
-    ) STRICT;
-    CREATE TABLE record_text (
-        place INTEGER PRIMARY KEY,
-        text BLOB NOT NULL
-    ) STRICT;
+    CREATE TABLE segment (
+        collection INTEGER NOT NULL REFERENCES collection (number),
+        first INTEGER NOT NULL CHECK (first % 4096 = 0),
+        generation INTEGER NOT NULL,
+        slots INTEGER NOT NULL CHECK (slots BETWEEN 1 AND 4096),
+        PRIMARY KEY (collection, first)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE scrub (
+        collection INTEGER NOT NULL REFERENCES collection (number),
+        position INTEGER NOT NULL,
+        PRIMARY KEY (collection, position)
+    ) STRICT, WITHOUT ROWID;
     CREATE TABLE change (
         collection INTEGER NOT NULL REFERENCES collection (number),
         sequence INTEGER NOT NULL,
-        erased INTEGER NOT NULL CHECK (erased IN (0, 1)),
+        kind INTEGER NOT NULL CHECK (kind IN (0, 1, 2)),
         first INTEGER NOT NULL,
         count INTEGER NOT NULL CHECK (count >= 1),
         PRIMARY KEY (collection, sequence)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE request (
-        collection INTEGER NOT NULL REFERENCES collection (number),
+        id INTEGER PRIMARY KEY,
         tag BLOB NOT NULL CHECK (length(tag) = 32),
         body_tag BLOB NOT NULL CHECK (length(body_tag) = 32),
-        first INTEGER NOT NULL,
-        count INTEGER NOT NULL,
-        data_version INTEGER NOT NULL,
-        PRIMARY KEY (collection, tag)
-    ) STRICT, WITHOUT ROWID;
-    CREATE UNIQUE INDEX request_by_position ON request (collection, first);
+        answer BLOB NOT NULL CHECK (length(answer) = 40)
+    ) STRICT;
     CREATE TABLE state (
-        kind INTEGER NOT NULL CHECK (kind IN (1, 2, 3)),
-        uuid BLOB NOT NULL CHECK (length(uuid) = 16),
-        sealed BLOB NOT NULL,
-        PRIMARY KEY (kind, uuid)
-    ) STRICT, WITHOUT ROWID;
+        id INTEGER PRIMARY KEY,
+        name BLOB NOT NULL UNIQUE CHECK (length(name) = 17),
+        padded BLOB NOT NULL
+    ) STRICT;
     CREATE TABLE mark (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         sealed BLOB NOT NULL
@@ -72,10 +70,23 @@ migrations = (
     """,
 )
 
+_of_collection = (
+    """CREATE TABLE record_{n} (
+        position INTEGER PRIMARY KEY,
+        erased INTEGER NOT NULL DEFAULT 0 CHECK (erased IN (0, 1)),
+        id_tag BLOB NOT NULL CHECK (length(id_tag) = 32)
+    ) STRICT""",
+    "CREATE TABLE meta_{n} (position INTEGER PRIMARY KEY, meta BLOB NOT NULL) STRICT",
+    "CREATE TABLE text_{n} (position INTEGER PRIMARY KEY, text BLOB NOT NULL) STRICT",
+    "CREATE TABLE expiry_{n} (position INTEGER PRIMARY KEY, expires_unix INTEGER NOT NULL) STRICT",
+    "CREATE INDEX expiry_{n}_by_time ON expiry_{n} (expires_unix, position)",
+)
 
-def place_of(collection: int, position: int) -> int:
-    return (collection << _position_bits) + position
+
+def collection_tables(number: int) -> list[str]:
+    """Statements that make a collection's tables."""
+    return [statement.format(n=number) for statement in _of_collection]
 
 
-def position_of(place: int) -> int:
-    return place & _position_mask
+def drop_collection_tables(number: int) -> list[str]:
+    return [f"DROP TABLE IF EXISTS {table}_{number}" for table in (*row_tables, "expiry")]

@@ -1,5 +1,9 @@
 """The door of store/: records at rest. Every value arrives sealed; a driver never sees plaintext.
 
+What an erasure promises here: when it returns, the record's vector, text, metadata and id tag are in no part of the
+store's files, and nothing of them is left in unused space. Copies that a file system, a snapshot or flash made are
+beyond it; what they hold opens only with the record's key.
+
 One conformance suite runs against every driver (tests/unit/store/). Now: SQLCipher. Later: PostgreSQL.
 """
 
@@ -10,7 +14,10 @@ from enum import IntEnum
 from typing import Literal, Protocol
 from uuid import UUID
 
-from secure_embed.types import Field, Position, Ticket
+import numpy as np
+import numpy.typing as npt
+
+from secure_embed.types import Field, Position, Positions, Ticket
 
 __all__ = [
     "Appended",
@@ -36,6 +43,7 @@ class SealedRow:
     position: Position
     id_tag: bytes  # 32 bytes, keyed hash of the record's id
     fields: Mapping[Field, bytes]  # sealed; absent fields were not asked for
+    expires_unix: int | None = None  # when retention ends; plain at rest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +74,9 @@ class Versions:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     sequence: int  # 1, 2, 3, ... without a gap, in commit order
-    kind: Literal["added", "erased"]
+    kind: Literal["added", "erased", "resealed"]
     first: Position
-    count: int  # added: the positions first .. first+count-1; erased: exactly one position
+    count: int  # the positions first .. first+count-1; erased: exactly one; resealed: those of them that are there
 
 
 class StateKind(IntEnum):
@@ -94,17 +102,36 @@ class RecordStore(Protocol):
         """Write rows at the positions they carry (consecutive, at or past ``next_position``), all or nothing, and the
         ``mark`` with them; a replay writes neither.
 
-        Raises ``Conflict`` with code ``record_exists`` when an id's tag is taken, ``request_mismatch`` when the same
-        request tag came with another body.
+        Sealed vectors of a collection have one length, which its first row sets. Raises ``Conflict`` with code
+        ``record_exists`` when an id's tag is taken, ``request_mismatch`` when the same request tag came with another
+        body; ``Unavailable`` (``storage_full``, ``storage_read_only``; 507).
         """
         ...
 
     def replay(self, c: UUID, request: RequestKey) -> Appended | None:
-        """What an earlier append under this request answered, or None. Raises ``Conflict`` (``request_mismatch``)."""
+        """What an earlier append under this request answered, or None. Raises ``Conflict`` (``request_mismatch``).
+
+        An entry outlives the erasure of what it wrote: the answer stays, and nothing is written anew. What the body
+        was is forgotten with the first such erasure, so from then on any body is answered.
+        """
+        ...
+
+    def expire_requests(self, now_unix: int) -> int:
+        """End entries that were written 24 hours ago or earlier; how many. A request that comes after that is new."""
         ...
 
     def fetch(self, c: UUID, at: Sequence[Position], fields: AnyCollection[Field]) -> Mapping[Position, SealedRow]:
-        """One round trip; erased and unknown positions are absent from the answer."""
+        """One round trip; erased and unknown positions are absent from the answer.
+
+        Raises ``IntegrityFailure`` (``segment_damaged``) when vectors are asked for and their file is not whole.
+        """
+        ...
+
+    def vectors(self, c: UUID, at: Positions) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        """Sealed vectors without an object for each: (n, bytes of one) uint8, and (n,) bool saying which are there.
+
+        ``at``: (n,) int64, in any order. Rows of erased and unknown positions are zeros. Raises as :meth:`fetch`.
+        """
         ...
 
     def scan(self, c: UUID, fields: AnyCollection[Field], *, after: Position, limit: int) -> Sequence[SealedRow]:
@@ -113,6 +140,15 @@ class RecordStore(Protocol):
 
     def locate(self, c: UUID, id_tags: Sequence[bytes]) -> Mapping[bytes, Position]:
         """Positions of the ids that are there."""
+        ...
+
+    def expired(self, c: UUID, now_unix: int, limit: int) -> Sequence[Position]:
+        """Records whose retention ended at ``now_unix`` or before, the earliest first."""
+        ...
+
+    def segment_bounds(self, c: UUID) -> Sequence[tuple[Position, Position]]:
+        """Ranges (first, end), end not included, that one :meth:`replace` rewrites as a whole; together they cover
+        every record. Ascending."""
         ...
 
     def changes(self, c: UUID, *, since: int, limit: int) -> Sequence[Change]:
@@ -124,8 +160,28 @@ class RecordStore(Protocol):
         ...
 
     def erase(self, c: UUID, at: Sequence[Position], *, ticket: Ticket, mark: bytes | None = None) -> int:
-        """Delete the rows in one transaction (secure_delete, then the write-ahead log is emptied), with what
-        idempotency entries say of them, and write the ``mark``. Idempotent. Returns the erasure epoch."""
+        """Erase the records, what idempotency entries say of their content included, and write the ``mark``.
+
+        They are gone for readers in one transaction; their bytes are overwritten before it returns, and after a crash
+        at the next start. Idempotent. Returns the erasure epoch.
+        """
+        ...
+
+    def replace(self, c: UUID, rows: Sequence[SealedRow], *, mark: bytes | None = None) -> None:
+        """Put sealed values in place of those of the same records, all or nothing, and write the ``mark``.
+
+        For sealing anew under other record keys: every value has the length of the one it replaces. ``rows`` ascend
+        and lie within one of :meth:`segment_bounds`; what they replace is in no file on return. The data version
+        counts one ``resealed``. Raises ``Conflict`` (``rows_changed``) when one is not there, or not as long.
+        """
+        ...
+
+    def erase_collection(self, c: UUID, *, ticket: Ticket) -> None:
+        """Erase all of it; it answers nothing from the first moment on, and its name is free in the end.
+
+        In many transactions: call it again after a crash, until it returns. Idempotent. The uuid stays taken.
+        Raises ``NotFound`` for one that never was.
+        """
         ...
 
     def put_codebook(self, c: UUID, version: int, sealed: bytes) -> None:
@@ -156,5 +212,10 @@ class RecordStore(Protocol):
         ...
 
     def marked(self) -> bytes | None: ...
+
+    @property
+    def generation(self) -> int:
+        """Counts the transactions that changed something, over the store's whole life."""
+        ...
 
     def close(self) -> None: ...

@@ -1,22 +1,35 @@
-"""``RecordStore`` in one SQLCipher file. Settings of the file: ``keys.database``; its tables: ``_schema``.
+"""``RecordStore`` in one SQLCipher file and, for vectors, files of slots beside it. Settings of the file:
+``keys.database``; its tables: ``_schema``; the slots: ``_segments``. Why so: docs/decisions/0013.
 
 What the data version, the erasure epoch and the next position say stands in one row of the collection, written in the
-transaction of the change itself, so that they never disagree with the rows.
+transaction of the change itself, so that they never disagree with the rows. Slots are durable before that transaction
+commits, and are overwritten after the one that erases.
 """
 
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Collection as AnyCollection
-from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from threading import RLock
+from typing import Literal
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
 from sqlcipher3.dbapi2 import Connection, IntegrityError
 
-from secure_embed.errors import Conflict, NotFound, SecureEmbedError
+from secure_embed.errors import Conflict, SecureEmbedError
 from secure_embed.keys import SealedDatabase
-from secure_embed.store import _rows
-from secure_embed.store._schema import migrations, place_of, position_limit
+from secure_embed.store import _batches, _rows, _states
+from secure_embed.store._ending import end_collection, gone
+from secure_embed.store._held import ADDED, ERASED, RESEALED, Held, no_collection
+from secure_embed.store._requests import Requests, request_lifetime_s
+from secure_embed.store._rows import Row
+from secure_embed.store._schema import collection_tables, migrations
+from secure_embed.store._segment_files import OpenFiles, faults, files_below, overwrite_and_unlink
+from secure_embed.store._segments import Segment, Segments
 from secure_embed.store.protocol import (
     Appended,
     Change,
@@ -26,154 +39,296 @@ from secure_embed.store.protocol import (
     StateKind,
     Versions,
 )
-from secure_embed.types import Action, Field, Position, Ticket
+from secure_embed.types import Action, Field, Position, Positions, Ticket
 
 __all__ = ["SqlcipherRecordStore"]
 
-page_cache_kib = 64 * 1024  # vectors of 60,000 records at 384 dimensions; the pages hold sealed values
-
-tag_bytes = 32
-
-Row = tuple[Any, ...]  # what SQLite gives; each use names the columns it asked for
+page_cache_kib = 64 * 1024  # the pages hold sealed values
+_kinds: tuple[Literal["added", "erased", "resealed"], ...] = ("added", "erased", "resealed")
 
 
 class SqlcipherRecordStore:
     """Safe to call from several threads. A second store on the same file, in this process or another, is refused."""
 
-    def __init__(self, path: Path, key: bytes) -> None:
-        """Open or create ``path``; ``key``: 32 bytes. Raises what :class:`SealedDatabase` raises."""
+    def __init__(self, path: Path, key: bytes, *, clock: Callable[[], float] = time.time) -> None:
+        """Open or create ``path`` and the folder ``segments`` beside it; ``key``: 32 bytes; ``clock``: Unix time.
+
+        Finishes erasures that a crash cut off. What other writes left that were cut off goes before the next write,
+        not now: if ``path`` is an older copy put back, its segments are not yet lost. Raises what
+        :class:`SealedDatabase` raises, and ``IntegrityFailure`` (``segment_damaged``) for a missing or short segment.
+        """
+        self._folder = path.with_name("segments")
+        self._clock = clock
+        self._files = OpenFiles()
+        self._writing = RLock()  # taken before the database's own
+        self._clean = False
         self._database = SealedDatabase(path, key, migrations=migrations, page_cache_kib=page_cache_kib)
         try:
+            self._held: dict[UUID, Held] = {}
+            self._ending: dict[UUID, Held] = {}
+            self._load()
+            self._requests = Requests(self._database)
+            for held in self._held.values():
+                held.segments.ensure_whole()
+                self._scrub(held)
             self._database.empty_write_ahead_log()  # an erasure cut short by a crash has left its rows there
-            found: list[Row] = self._database.rows("SELECT uuid, number FROM collection")
         except BaseException:
             self._database.close()
             raise
-        self._numbers = {UUID(bytes=uuid): int(number) for uuid, number in found}  # a number is never changed
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="segments")
 
-    # --- collections ---
+    def _load(self) -> None:
+        segments: dict[int, list[Segment]] = {}
+        for number, *of_segment in self._rows("SELECT collection, first, generation, slots FROM segment"):
+            segments.setdefault(number, []).append(Segment(*of_segment))
+        for number, raw, ended, slot_bytes in self._rows("SELECT number, uuid, ended, slot_bytes FROM collection"):
+            if ended != gone:
+                uuid = UUID(bytes=raw)
+                known = segments.get(number, ())
+                held = self._made(number, uuid, slot_bytes, known)
+                (self._ending if ended else self._held)[uuid] = held
+
+    def _made(self, number: int, uuid: UUID, slot_bytes: int, known: Iterable[Segment]) -> Held:
+        segments = Segments(self._folder / str(uuid), self._files, slot_bytes, known)
+        return Held(self._database, self._writing, number, uuid, segments)
+
+    def _rows(self, sql: str, parameters: Sequence[int | bytes | str | None] = ()) -> list[Row]:
+        found: list[Row] = self._database.rows(sql, parameters)
+        return found
+
+    # --- collections -----------------------------------------------------------------------------------------------
 
     def create_collection(self, sealed: SealedCollection) -> None:
-        _ensure_tags(sealed.name_tag)
+        _batches.ensure_tags(sealed.name_tag)
+        taken = Conflict("a collection of this name exists", code="collection_exists")
         sql = "INSERT INTO collection (uuid, name_tag, descriptor) VALUES (?, ?, ?)"
-        try:
-            with self._database.transaction() as run:
-                number = run.execute(sql, (sealed.uuid.bytes, sealed.name_tag, sealed.descriptor)).lastrowid
-        except IntegrityError:
-            raise Conflict("a collection of this name exists", code="collection_exists") from None
-        self._numbers[sealed.uuid] = int(number)
+        with self._writing:
+            try:
+                with self._database.transaction() as run:
+                    same = "SELECT 1 FROM collection WHERE name_tag = ? AND ended <> ?"
+                    if run.execute(same, (sealed.name_tag, gone)).fetchone():
+                        raise taken
+                    number = run.execute(sql, (sealed.uuid.bytes, sealed.name_tag, sealed.descriptor)).lastrowid
+                    for statement in collection_tables(int(number)):
+                        run.execute(statement)
+            except IntegrityError:
+                raise taken from None
+            self._held[sealed.uuid] = self._made(int(number), sealed.uuid, 0, ())
 
     def collections(self) -> Sequence[SealedCollection]:
-        found: list[Row] = self._database.rows("SELECT uuid, name_tag, descriptor FROM collection ORDER BY number")
+        found = self._rows("SELECT uuid, name_tag, descriptor FROM collection WHERE ended = 0 ORDER BY number")
         return [SealedCollection(uuid=UUID(bytes=u), name_tag=tag, descriptor=sealed) for u, tag, sealed in found]
 
     def versions(self, c: UUID) -> Versions:
         sql = """SELECT data_version, erasure_epoch, coalesce(version, 0), next_position, record_count
             FROM collection LEFT JOIN codebook ON collection = number WHERE number = ?"""
-        found: list[Row] = self._database.rows(sql, (self._number(c),))
-        ((data, erasure, codebook, following, records),) = found
+        ((data, erasure, codebook, following, records),) = self._rows(sql, (self._of(c).number,))
         return Versions(data=data, erasure=erasure, codebook=codebook, next_position=following, records=records)
 
-    def _number(self, c: UUID) -> int:
-        if (number := self._numbers.get(c)) is None:
-            raise NotFound("there is no such collection", code="collection_not_found")
-        return number
+    def erase_collection(self, c: UUID, *, ticket: Ticket) -> None:
+        ticket.require(Action.COLLECTION_ERASE, Action.RECORD_ERASE)
+        with self._writing:
+            if c in self._held:
+                self._ending[c] = self._held.pop(c)
+                self._ending[c].ended = True
+            if c in self._ending:
+                end_collection(self._database, self._ending[c], self._requests)
+                del self._ending[c]
+            elif not self._rows("SELECT 1 FROM collection WHERE uuid = ?", (c.bytes,)):
+                raise no_collection()
+            self._database.empty_write_ahead_log()
 
-    # --- records ---
+    def _of(self, c: UUID) -> Held:
+        if (held := self._held.get(c)) is None:
+            raise no_collection()
+        return held
+
+    # --- writing ---------------------------------------------------------------------------------------------------
 
     def append(
         self, c: UUID, rows: Sequence[SealedRow], *, request: RequestKey | None, mark: bytes | None = None
     ) -> Appended:
-        number = self._number(c)
-        _ensure_batch(rows, request)
-        with self._database.transaction() as run:
-            if request is not None and (earlier := self._earlier(number, request)) is not None:
+        with self._writing:
+            held = self._of(c)
+            slot_bytes = _batches.ensure(rows, request, held.segments.slot_bytes)
+            if request is not None and (earlier := self._requests.earlier(held.number, request)) is not None:
                 return earlier
-            data, following = run.execute(
-                "SELECT data_version, next_position FROM collection WHERE number = ?", (number,)
-            ).fetchone()
-            first, count = rows[0].position, len(rows)
-            if first < following:
-                raise Conflict("a position was used before", code="position_used")
-            _rows.insert(run, number, rows)
-            run.execute("INSERT INTO change VALUES (?, ?, 0, ?, ?)", (number, data + 1, first, count))
-            if request is not None:
-                _rows.remember(run, number, request, (first, count, data + 1))
-            run.execute(
-                """UPDATE collection SET data_version = ?, next_position = ?, record_count = record_count + ?
-                WHERE number = ?""",
-                (data + 1, first + count, count, number),
-            )
-            _put_mark(run, mark)
-        return Appended(first=first, count=count, data_version=data + 1, replayed=False)
+            self._clean_up()
+            return self._append(held, rows, slot_bytes, request, mark)
 
-    def replay(self, c: UUID, request: RequestKey) -> Appended | None:
-        return self._earlier(self._number(c), request)
-
-    def _earlier(self, number: int, request: RequestKey) -> Appended | None:
-        sql = "SELECT body_tag, first, count, data_version FROM request WHERE collection = ? AND tag = ?"
-        found: list[Row] = self._database.rows(sql, (number, request.tag))
-        if not found:
-            return None
-        ((body_tag, first, count, version),) = found
-        if body_tag != request.body_tag:
-            raise Conflict("this idempotency key came with another body", code="request_mismatch")
-        return Appended(first=first, count=count, data_version=version, replayed=True)
-
-    def fetch(self, c: UUID, at: Sequence[Position], fields: AnyCollection[Field]) -> Mapping[Position, SealedRow]:
-        reading = _rows.Reading(fields)
-        found = self._database.rows(reading.at_places, (_rows.places(self._number(c), at),))
-        return {row.position: row for row in map(reading.row, found)}
-
-    def scan(self, c: UUID, fields: AnyCollection[Field], *, after: Position, limit: int) -> Sequence[SealedRow]:
-        number = self._number(c)
-        reading = _rows.Reading(fields)
-        start = min(max(after + 1, 0), position_limit)
-        bounds = (place_of(number, start), place_of(number + 1, 0), max(limit, 0))
-        return [reading.row(found) for found in self._database.rows(reading.in_order, bounds)]
-
-    def locate(self, c: UUID, id_tags: Sequence[bytes]) -> Mapping[bytes, Position]:
-        return _rows.locate(self._database, self._number(c), id_tags)
-
-    def changes(self, c: UUID, *, since: int, limit: int) -> Sequence[Change]:
-        sql = """SELECT sequence, erased, first, count FROM change
-            WHERE collection = ? AND sequence > ? ORDER BY sequence LIMIT ?"""
-        found: list[Row] = self._database.rows(sql, (self._number(c), since, max(limit, 0)))
-        return [
-            Change(sequence=sequence, kind="erased" if erased else "added", first=first, count=count)
-            for sequence, erased, first, count in found
-        ]
+    def _append(
+        self, held: Held, rows: Sequence[SealedRow], slot_bytes: int, request: RequestKey | None, mark: bytes | None
+    ) -> Appended:
+        number, segments, tags = held.number, held.segments, [row.id_tag for row in rows]
+        first, count = rows[0].position, len(rows)
+        index, presence = held.tags(), held.presence()
+        sealed_before = segments.slot_bytes
+        slots: Future[list[Segment]] | None = None
+        committing = False
+        try:
+            with self._database.transaction() as run:
+                data, following = _counters(run, number)
+                if first < following:
+                    raise Conflict("a position was used before", code="position_used")
+                _rows.ensure_new(run, number, tags, index.candidates(tags))
+                segments.slot_bytes = slot_bytes
+                # The medium takes the slots while SQLite encrypts the rows: both let go of the interpreter's lock.
+                slots = self._beside.submit(segments.write, first, [row.fields[Field.VECTOR] for row in rows])
+                appended = Appended(first=first, count=count, data_version=data + 1, replayed=False)
+                _rows.insert(run, number, rows)
+                _change(run, number, data + 1, ADDED, first, count)
+                entry = self._requests.write(run, number, request, appended, int(self._clock())) if request else None
+                run.execute(
+                    """UPDATE collection SET data_version = ?, next_position = ?, record_count = record_count + ?,
+                    slot_bytes = ? WHERE number = ?""",
+                    (data + 1, first + count, count, slot_bytes, number),
+                )
+                _states.put_mark(run, mark)
+                changed = slots.result()
+                _put_segments(run, number, changed)
+                committing = True
+        except BaseException:
+            if slots is not None and not committing:  # a commit that failed may still be found after a crash
+                with suppress(SecureEmbedError):
+                    slots.result()
+                segments.cut(segments.after(first, count))
+                segments.slot_bytes = sealed_before
+            raise
+        segments.learn(changed)
+        presence.add(first, count)
+        index.add(range(first, first + count), tags)
+        if request is not None and entry is not None:
+            self._requests.learn(number, request, entry)
+        return appended
 
     def erase(self, c: UUID, at: Sequence[Position], *, ticket: Ticket, mark: bytes | None = None) -> int:
         ticket.require(Action.RECORD_ERASE)
-        number = self._number(c)
-        with self._database.transaction() as run:
-            epoch = self._erase(run, number, at)
-            _put_mark(run, mark)
-        # Also when nothing was there: an earlier call may have been cut off between its commit and this line.
-        self._database.empty_write_ahead_log()
-        return epoch
+        with self._writing:
+            held = self._of(c)
+            with self._database.transaction() as run:
+                epoch, found = self._erase(run, held, at)
+                _states.put_mark(run, mark)
+            held.presence().drop(found)
+            held.tags().drop(found)
+            # Also when nothing was there: an earlier call may have been cut off between its commit and these lines.
+            self._scrub(held)
+            self._database.empty_write_ahead_log()
+            return epoch
 
-    def _erase(self, run: Connection, number: int, at: Sequence[Position]) -> int:
-        data, epoch = run.execute(
-            "SELECT data_version, erasure_epoch FROM collection WHERE number = ?", (number,)
-        ).fetchone()
-        gone = _rows.delete(run, number, at)
-        if not gone:
-            return int(epoch)
-        changes = [(number, sequence, position) for sequence, position in enumerate(gone, start=data + 1)]
-        run.executemany("INSERT INTO change VALUES (?, ?, 1, ?, 1)", changes)
+    def _erase(self, run: Connection, held: Held, at: Iterable[int]) -> tuple[int, list[int]]:
+        number = held.number
+        held.presence(), held.tags()
+        data, _ = _counters(run, number)
+        found = _rows.there(run, number, at)
+        ((epoch,),) = run.execute("SELECT erasure_epoch FROM collection WHERE number = ?", (number,)).fetchall()
+        if not found:
+            return int(epoch), []
+        _rows.overwrite(run, number, found)
+        self._requests.forget_bodies(run, number, found)
+        run.executemany("INSERT INTO scrub VALUES (?, ?)", [(number, position) for position in found])
+        for sequence, position in enumerate(found, start=data + 1):
+            _change(run, number, sequence, ERASED, position, 1)
         run.execute(
             """UPDATE collection SET data_version = data_version + :n, record_count = record_count - :n,
             erasure_epoch = erasure_epoch + 1 WHERE number = :c""",
-            {"n": len(gone), "c": number},
+            {"n": len(found), "c": number},
         )
-        return int(epoch) + 1
+        return int(epoch) + 1, found
 
-    # --- codebooks, states and the mark ---
+    def _scrub(self, held: Held) -> None:
+        """Overwrite the slots of records whose rows are erased; the list outlives a crash."""
+        pending = [at for (at,) in self._rows("SELECT position FROM scrub WHERE collection = ?", (held.number,))]
+        if pending:
+            held.segments.overwrite(pending)
+            with self._database.transaction() as run:
+                run.execute("DELETE FROM scrub WHERE collection = ?", (held.number,))
+
+    def replace(self, c: UUID, rows: Sequence[SealedRow], *, mark: bytes | None = None) -> None:
+        with self._writing:
+            held = self._of(c)
+            first = _batches.ensure_of_one_segment(rows, held.segments)
+            self._clean_up()
+            (old,) = [segment for segment in held.segments.known() if segment.first == first]
+            at = [int(row.position) for row in rows]
+            new = held.segments.rewrite(first, at, [row.fields[Field.VECTOR] for row in rows])
+            try:
+                with self._database.transaction() as run:
+                    _rows.replace(run, held.number, rows)
+                    data, _ = _counters(run, held.number)
+                    _change(run, held.number, data + 1, RESEALED, at[0], at[-1] - at[0] + 1)
+                    run.execute(
+                        "UPDATE collection SET data_version = data_version + 1 WHERE number = ?", (held.number,)
+                    )
+                    _put_segments(run, held.number, [new])
+                    _states.put_mark(run, mark)
+                    held.flips += 1
+                held.segments.learn([new])
+            except BaseException:
+                self._clean = False  # the file of the new generation
+                raise
+            finally:
+                held.flips += held.flips % 2
+            held.segments.discard([old])
+            self._database.empty_write_ahead_log()
+
+    def _clean_up(self) -> None:
+        """Once, before the first write: files that the database does not name."""
+        if self._clean:
+            return
+        named = set[Path]().union(*(h.segments.paths() for h in (*self._held.values(), *self._ending.values())))
+        with faults():
+            for path in files_below(self._folder):
+                if path not in named:
+                    self._files.forget(path)
+                    overwrite_and_unlink(path)
+        self._clean = True
+
+    # --- reading ---------------------------------------------------------------------------------------------------
+
+    def replay(self, c: UUID, request: RequestKey) -> Appended | None:
+        return self._requests.earlier(self._of(c).number, request)
+
+    def expire_requests(self, now_unix: int) -> int:
+        with self._writing:
+            ending = self._requests.older_than(now_unix - request_lifetime_s)
+            with self._database.transaction() as run:
+                self._requests.end(run, ending)
+            self._requests.ended(ending)
+            return len(ending)
+
+    def fetch(self, c: UUID, at: Sequence[Position], fields: AnyCollection[Field]) -> Mapping[Position, SealedRow]:
+        return self._of(c).fetch(at, fields)
+
+    def scan(self, c: UUID, fields: AnyCollection[Field], *, after: Position, limit: int) -> Sequence[SealedRow]:
+        return self._of(c).scan(fields, after, limit)
+
+    def vectors(self, c: UUID, at: Positions) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+        return self._of(c).vectors(at)
+
+    def locate(self, c: UUID, id_tags: Sequence[bytes]) -> Mapping[bytes, Position]:
+        return self._of(c).locate(id_tags)
+
+    def expired(self, c: UUID, now_unix: int, limit: int) -> Sequence[Position]:
+        sql = f"""SELECT position FROM expiry_{self._of(c).number} WHERE expires_unix <= ?
+            ORDER BY expires_unix, position LIMIT ?"""
+        return [Position(position) for (position,) in self._rows(sql, (now_unix, max(limit, 0)))]
+
+    def segment_bounds(self, c: UUID) -> Sequence[tuple[Position, Position]]:
+        return [(Position(segment.first), Position(segment.end)) for segment in self._of(c).segments.known()]
+
+    def changes(self, c: UUID, *, since: int, limit: int) -> Sequence[Change]:
+        sql = """SELECT sequence, kind, first, count FROM change
+            WHERE collection = ? AND sequence > ? ORDER BY sequence LIMIT ?"""
+        found = self._rows(sql, (self._of(c).number, since, max(limit, 0)))
+        return [
+            Change(sequence=sequence, kind=_kinds[kind], first=first, count=count)
+            for sequence, kind, first, count in found
+        ]
+
+    # --- codebooks, states and the mark ----------------------------------------------------------------------------
 
     def put_codebook(self, c: UUID, version: int, sealed: bytes) -> None:
-        number = self._number(c)
+        number = self._of(c).number
         with self._database.transaction() as run:
             stored = run.execute("SELECT version FROM codebook WHERE collection = ?", (number,)).fetchone()
             if version != (stored[0] if stored else 0) + 1:
@@ -181,72 +336,54 @@ class SqlcipherRecordStore:
             run.execute("INSERT OR REPLACE INTO codebook VALUES (?, ?, ?)", (number, version, sealed))
 
     def codebook(self, c: UUID) -> tuple[int, bytes] | None:
-        sql = "SELECT version, sealed FROM codebook WHERE collection = ?"
-        found: list[Row] = self._database.rows(sql, (self._number(c),))
+        found = self._rows("SELECT version, sealed FROM codebook WHERE collection = ?", (self._of(c).number,))
         return (found[0][0], found[0][1]) if found else None
 
     def put_state(self, kind: StateKind, uuid: UUID, sealed: bytes) -> None:
         with self._database.transaction() as run:
-            run.execute("INSERT OR REPLACE INTO state VALUES (?, ?, ?)", (kind, uuid.bytes, sealed))
+            _states.put_state(run, kind, uuid, sealed)
 
     def state(self, kind: StateKind, uuid: UUID) -> bytes:
-        found: list[Row] = self._database.rows(
-            "SELECT sealed FROM state WHERE kind = ? AND uuid = ?", (kind, uuid.bytes)
-        )
-        if not found:
-            raise _absent(kind)
-        return bytes(found[0][0])
+        return _states.state(self._database, kind, uuid)
 
     def states(self, kind: StateKind) -> Sequence[tuple[UUID, bytes]]:
-        found: list[Row] = self._database.rows("SELECT uuid, sealed FROM state WHERE kind = ? ORDER BY uuid", (kind,))
-        return [(UUID(bytes=uuid), sealed) for uuid, sealed in found]
+        return _states.states(self._database, kind)
 
     def drop_state(self, kind: StateKind, uuid: UUID) -> None:
         with self._database.transaction() as run:
-            run.execute("DELETE FROM state WHERE kind = ? AND uuid = ?", (kind, uuid.bytes))
+            _states.drop_state(run, kind, uuid)
 
     def mark(self, sealed: bytes) -> None:
         with self._database.transaction() as run:
-            _put_mark(run, sealed)
+            _states.put_mark(run, sealed)
 
     def marked(self) -> bytes | None:
-        found: list[Row] = self._database.rows("SELECT sealed FROM mark")
-        return bytes(found[0][0]) if found else None
+        return _states.marked(self._database)
+
+    @property
+    def generation(self) -> int:
+        return self._database.generation
 
     def close(self) -> None:
         """Idempotent. Later calls raise ``Unavailable``."""
-        self._database.close()
+        with self._writing:
+            self._beside.shutdown()
+            self._files.close()
+            self._database.close()
 
 
-def _absent(kind: StateKind) -> NotFound:
-    match kind:
-        case StateKind.ERASURE:
-            return NotFound("there is no such erasure", code="erasure_not_found")
-        case StateKind.HOLD:
-            return NotFound("there is no such hold", code="hold_not_found")
-        case StateKind.TASK:
-            return NotFound("there is no such task", code="task_not_found")
+def _counters(run: Connection, number: int) -> tuple[int, int]:
+    """Data version and next position."""
+    data, following = run.execute(
+        "SELECT data_version, next_position FROM collection WHERE number = ?", (number,)
+    ).fetchone()
+    return int(data), int(following)
 
 
-def _put_mark(run: Connection, mark: bytes | None) -> None:
-    if mark is not None:
-        run.execute("INSERT OR REPLACE INTO mark VALUES (1, ?)", (mark,))
+def _change(run: Connection, number: int, sequence: int, kind: int, first: int, count: int) -> None:
+    run.execute("INSERT INTO change VALUES (?, ?, ?, ?, ?)", (number, sequence, kind, first, count))
 
 
-def _ensure_tags(*tags: bytes) -> None:
-    if any(len(tag) != tag_bytes for tag in tags):
-        raise SecureEmbedError("a keyed hash has 32 bytes", code="tag_malformed")
-
-
-def _ensure_batch(rows: Sequence[SealedRow], request: RequestKey | None) -> None:
-    """The vault builds batches; one that breaks their rules is a fault of ours and is not written."""
-    if request is not None:
-        _ensure_tags(request.tag, request.body_tag)
-    _ensure_tags(*(row.id_tag for row in rows))
-    if (
-        not rows
-        or not 0 <= rows[0].position <= position_limit - len(rows)
-        or any(after.position != before.position + 1 for before, after in pairwise(rows))
-        or any(row.fields.keys() != _rows.fields_stored for row in rows)
-    ):
-        raise SecureEmbedError("a batch of sealed rows is malformed", code="batch_malformed")
+def _put_segments(run: Connection, number: int, changed: Iterable[Segment]) -> None:
+    values = [(number, segment.first, segment.generation, segment.slots) for segment in changed]
+    run.executemany("INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?)", values)

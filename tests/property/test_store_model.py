@@ -1,11 +1,13 @@
-"""The store against a model of plain dictionaries: appends, replays, erasures and restarts in any order."""
+"""The store against a model of plain dictionaries: appends, replays, erasures, replacements and restarts in any order."""
 
+import dataclasses
 import os
 import tempfile
 import time
 from pathlib import Path
 from uuid import UUID
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -16,11 +18,17 @@ from secure_embed.store import Appended, Change, RequestKey, SealedCollection, S
 from secure_embed.types import Action, Field, Position, Ticket
 
 collections = (UUID(int=1), UUID(int=2))
+vector_bytes = 50
 some_collection = st.sampled_from(collections)
 
 
 def tag(n: int) -> bytes:
-    return n.to_bytes(32, "big")
+    """Tags that agree in their first bytes, and are not zeros."""
+    return (n + 1).to_bytes(32, "big")
+
+
+def sealed(size: int) -> dict[Field, bytes]:
+    return {Field.VECTOR: os.urandom(vector_bytes), Field.META: os.urandom(size), Field.TEXT: os.urandom(size)}
 
 
 class Model:
@@ -29,7 +37,7 @@ class Model:
     def __init__(self) -> None:
         self.rows: dict[int, SealedRow] = {}
         self.changes: list[Change] = []
-        self.requests: dict[bytes, tuple[bytes, Appended]] = {}
+        self.requests: dict[bytes, tuple[bytes | None, Appended]] = {}  # None: the body is forgotten
         self.next_position = 0
         self.erasures = 0
 
@@ -68,16 +76,19 @@ class StoreAgainstModel(RuleBasedStateMachine):
     @rule(
         c=some_collection,
         ids=st.lists(st.integers(0, 30), min_size=1, max_size=6),
-        gap=st.integers(-1, 2),
+        gap=st.integers(-1, 2) | st.sampled_from([4_090, 9_000]),
         request=st.none() | st.integers(0, 5),
         body=st.integers(0, 1),
         size=st.sampled_from([0, 40, 5_000]),
+        expires=st.none() | st.integers(1, 9),
     )
-    def append(self, c: UUID, ids: list[int], gap: int, request: int | None, body: int, size: int) -> None:
+    def append(
+        self, c: UUID, ids: list[int], gap: int, request: int | None, body: int, size: int, expires: int | None
+    ) -> None:
         model = self.models[c]
         first = max(model.next_position + gap, 0)
         rows = [
-            SealedRow(position=Position(first + n), id_tag=tag(i), fields={f: os.urandom(size) for f in Field})
+            SealedRow(position=Position(first + n), id_tag=tag(i), fields=sealed(size), expires_unix=expires)
             for n, i in enumerate(ids)
         ]
         key = None if request is None else RequestKey(tag=tag(request), body_tag=tag(body))
@@ -98,13 +109,13 @@ class StoreAgainstModel(RuleBasedStateMachine):
             model.requests[key.tag] = (key.body_tag, expected)
 
     def _expected(
-        self, model: Model, rows: list[SealedRow], key: RequestKey | None, earlier: tuple[bytes, Appended] | None
+        self, model: Model, rows: list[SealedRow], key: RequestKey | None, earlier: tuple[bytes | None, Appended] | None
     ) -> Appended | str:
         """What the store has to answer, or the code that it has to refuse with."""
         first, ids = rows[0].position, [row.id_tag for row in rows]
         if earlier and key:
             body, answer = earlier
-            if body != key.body_tag:
+            if body not in (key.body_tag, None):
                 return "request_mismatch"
             return Appended(first=answer.first, count=answer.count, data_version=answer.data_version, replayed=True)
         if first < model.next_position:
@@ -128,10 +139,34 @@ class StoreAgainstModel(RuleBasedStateMachine):
             del model.rows[position]
             model.change("erased", position, 1)
             model.requests = {
-                key: (body, answer)
+                key: (None if answer.first <= position < answer.first + answer.count else body, answer)
                 for key, (body, answer) in model.requests.items()
-                if not answer.first <= position < answer.first + answer.count
             }
+
+    @rule(c=some_collection, segment=st.integers(0, 20), part=st.floats(0, 1))
+    def replace(self, c: UUID, segment: int, part: float) -> None:
+        model, bounds = self.models[c], self.store.segment_bounds(c)
+        if not bounds:
+            return
+        first, end = bounds[segment % len(bounds)]
+        held = [model.rows[p] for p in sorted(model.rows) if first <= p < end]
+        rows = [
+            dataclasses.replace(row, fields={f: os.urandom(len(value)) for f, value in row.fields.items()})
+            for row in held[: 1 + int(part * len(held))]
+        ]
+        if rows:
+            self.store.replace(c, rows)
+            model.rows.update({row.position: row for row in rows})
+            model.change("resealed", rows[0].position, rows[-1].position - rows[0].position + 1)
+
+    @rule(late=st.booleans())
+    def expire_requests(self, late: bool) -> None:
+        held = sum(len(model.requests) for model in self.models.values())
+        ended = self.store.expire_requests(int(time.time()) + (25 if late else 23) * 3_600)
+        assert ended == (held if late else 0)
+        if late:
+            for model in self.models.values():
+                model.requests.clear()
 
     @invariant()
     def they_agree(self) -> None:
@@ -140,6 +175,12 @@ class StoreAgainstModel(RuleBasedStateMachine):
             assert list(self.store.scan(c, set(Field), after=Position(-1), limit=10_000)) == rows
             everywhere = [Position(p) for p in range(model.next_position + 3)]
             assert self.store.fetch(c, everywhere, set(Field)) == model.rows
+            vectors, present = self.store.vectors(c, np.array(everywhere, np.int64))
+            assert np.flatnonzero(present).tolist() == sorted(model.rows)
+            assert [vectors[row.position].tobytes() for row in rows] == [row.fields[Field.VECTOR] for row in rows]
+            ended = [row for row in rows if row.expires_unix is not None and row.expires_unix <= 5]
+            ended.sort(key=lambda row: (row.expires_unix, row.position))
+            assert list(self.store.expired(c, 5, 10_000)) == [row.position for row in ended]
             assert self.store.locate(c, [tag(i) for i in range(31)]) == {row.id_tag: row.position for row in rows}
             assert list(self.store.changes(c, since=0, limit=10_000)) == model.changes
             assert self.store.versions(c) == Versions(
@@ -151,7 +192,9 @@ class StoreAgainstModel(RuleBasedStateMachine):
             )
             for request in range(6):
                 kept = model.requests.get(tag(request))
-                found = self.store.replay(c, RequestKey(tag=tag(request), body_tag=kept[0] if kept else tag(0)))
+                found = self.store.replay(
+                    c, RequestKey(tag=tag(request), body_tag=(kept[0] if kept else None) or tag(0))
+                )
                 assert (found is None) == (kept is None)
 
 

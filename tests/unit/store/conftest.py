@@ -59,7 +59,7 @@ def batch() -> Callable[[int, int], list[SealedRow]]:
             SealedRow(
                 position=Position(first + i),
                 id_tag=os.urandom(32),
-                fields={field: os.urandom(size) for field, size in sizes.items()},
+                fields={field: b"\x01" + os.urandom(size - 1) for field, size in sizes.items()},
             )
             for i in range(count)
         ]

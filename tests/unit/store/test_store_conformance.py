@@ -7,6 +7,7 @@ from dataclasses import replace
 from threading import Thread
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 
 from secure_embed.errors import Conflict, NotFound, SecureEmbedError, Unavailable
@@ -66,6 +67,11 @@ class TestCollections:
             lambda: store.changes(unknown, since=0, limit=1),
             lambda: store.versions(unknown),
             lambda: store.erase(unknown, [Position(0)], ticket=ticket),
+            lambda: store.replace(unknown, batch(0, 1)),
+            lambda: store.vectors(unknown, np.array([0], np.int64)),
+            lambda: store.expired(unknown, 0, 1),
+            lambda: store.segment_bounds(unknown),
+            lambda: store.erase_collection(unknown, ticket=ticket),
             lambda: store.put_codebook(unknown, 1, b"sealed"),
             lambda: store.codebook(unknown),
         ]
@@ -117,6 +123,8 @@ class TestAppend:
             [replace(row, id_tag=b"short")],
             [replace(row, fields={Field.VECTOR: b"v", Field.TEXT: b"t"})],
             [row, row],
+            [replace(row, fields={**row.fields, Field.VECTOR: b""})],
+            [row, replace(batch(1, 1)[0], fields={**row.fields, Field.VECTOR: bytes(800)})],
         ]
         for rows in malformed:
             with pytest.raises(SecureEmbedError) as refused:
@@ -181,6 +189,27 @@ class TestRequests:
             assert refused.value.code == "request_mismatch"
         assert contents(store, c) == rows
 
+    def test_an_entry_ends_after_a_day_and_its_place_is_used_again(
+        self, store: RecordStore, open_store: Opener, c: UUID, batch: Batch, new_request: NewRequest
+    ) -> None:
+        requests, position = [new_request() for _ in range(4)], 0
+        for request in requests:
+            store.append(c, batch(position, 1), request=request)
+            position += 1
+        now = int(time.time())
+        assert store.expire_requests(now + 24 * 3_600 - 60) == 0
+        assert store.expire_requests(now + 24 * 3_600 + 60) == 4
+        assert store.expire_requests(now + 48 * 3_600) == 0
+        assert [store.replay(c, request) for request in requests] == [None] * 4
+        assert store.append(c, batch(position, 1), request=requests[1]).replayed is False
+        store.close()
+        reopened = open_store()
+        assert [reopened.replay(c, request) is None for request in requests] == [True, False, True, True]
+        answers = [reopened.append(c, batch(position + 1 + n, 1), request=new_request()) for n in range(5)]
+        assert [answer.first for answer in answers] == [position + 1 + n for n in range(5)]
+        assert reopened.replay(c, requests[1]) is not None
+        reopened.close()
+
     def test_a_request_belongs_to_one_collection(
         self, store: RecordStore, c: UUID, batch: Batch, new_request: NewRequest, new_collection: NewCollection
     ) -> None:
@@ -244,41 +273,93 @@ class TestReading:
 
     def test_values_longer_than_a_page_are_whole(self, store: RecordStore, c: UUID, batch: Batch) -> None:
         (row,) = batch(0, 1)
-        row = replace(row, fields={field: os.urandom(70_000) for field in Field})
+        row = replace(row, fields={field: b"\x01" + os.urandom(70_000) for field in Field})
         store.append(c, [row], request=None)
         assert store.fetch(c, [Position(0)], all_fields) == {0: row}
 
+    def test_sealed_vectors_come_as_one_array(
+        self, store: RecordStore, open_store: Opener, c: UUID, batch: Batch, ticket: Ticket
+    ) -> None:
+        """In any order, twice, from several files, with gaps, erased and impossible positions between."""
+        rows = [*batch(10, 3_000), *batch(4_000, 3_000)]
+        store.append(c, rows[:3_000], request=None)
+        store.append(c, rows[3_000:], request=None)
+        store.erase(c, [Position(4_096), Position(20)], ticket=ticket)
+        held = {row.position: row.fields[Field.VECTOR] for row in rows if row.position not in {20, 4_096}}
+        asked = [6_999, 4_095, 4_096, 4_097, 10, 11, 12, 12, 20, 0, 3_500, 7_000, -1, 2**40, 2**62, -(2**62)]
+        for opened in (store, None):
+            reader = opened or open_store()
+            for at in (asked, asked[4:8], asked[::-1], list(range(7_100)), []):
+                sealed, present = reader.vectors(c, np.array(at, np.int64))
+                assert sealed.dtype == np.uint8
+                assert sealed.shape == (len(at), 801)
+                assert present.tolist() == [position in held for position in at]
+                assert [row.tobytes() for row in sealed] == [held.get(position, bytes(801)) for position in at]
+            reader.close()
+
+    def test_a_collection_without_records_has_no_vectors(self, store: RecordStore, c: UUID) -> None:
+        sealed, present = store.vectors(c, np.array([0, 5], np.int64))
+        assert sealed.shape == (2, 0)
+        assert present.tolist() == [False, False]
+        assert list(store.segment_bounds(c)) == []
+
+
+class TestExpiry:
+    def test_those_whose_end_has_come_are_named_earliest_first(
+        self, store: RecordStore, open_store: Opener, c: UUID, batch: Batch, ticket: Ticket
+    ) -> None:
+        ends = [None, 300, 100, None, 200, 100]
+        rows = [replace(row, expires_unix=end) for row, end in zip(batch(2, 6), ends, strict=True)]
+        store.append(c, rows, request=None)
+        assert contents(store, c) == rows
+        assert store.fetch(c, [Position(4)], set()) == {4: replace(rows[2], fields={})}
+        assert list(store.expired(c, 99, 10)) == []
+        assert list(store.expired(c, 100, 10)) == [4, 7]
+        assert list(store.expired(c, 299, 10)) == [4, 7, 6]
+        assert list(store.expired(c, 10**9, 2)) == [4, 7]
+        store.erase(c, store.expired(c, 100, 10), ticket=ticket)
+        assert list(store.expired(c, 10**9, 10)) == [6, 3]
+        store.close()
+        reopened = open_store()
+        assert list(reopened.expired(c, 10**9, 10)) == [6, 3]
+        reopened.close()
+
 
 class TestErase:
-    def test_rows_ids_and_the_requests_that_name_them_are_gone(
-        self, store: RecordStore, c: UUID, batch: Batch, new_request: NewRequest, ticket: Ticket
+    def test_rows_and_ids_are_gone_and_the_others_stay(
+        self, store: RecordStore, c: UUID, batch: Batch, ticket: Ticket
     ) -> None:
-        batches = [batch(0, 3), batch(5, 3), batch(8, 3)]
-        requests = [new_request() for _ in batches]
-        for rows, request in zip(batches, requests, strict=True):
-            store.append(c, rows, request=request)
-        store.append(c, batch(11, 2), request=None)
+        batches = [batch(0, 3), batch(5, 3), batch(8, 3), batch(11, 2)]
+        for rows in batches:
+            store.append(c, rows, request=None)
         assert store.erase(c, [Position(7), Position(0), Position(12)], ticket=ticket) == 1
-        assert [row.position for row in contents(store, c)] == [1, 2, 5, 6, 8, 9, 10, 11]
+        gone = {0, 7, 12}
+        assert contents(store, c) == [row for rows in batches for row in rows if row.position not in gone]
         assert store.fetch(c, [Position(0), Position(7)], all_fields) == {}
         assert store.locate(c, [batches[0][0].id_tag, batches[1][2].id_tag]) == {}
-        assert [store.replay(c, request) is None for request in requests] == [True, True, False]
         assert store.versions(c) == Versions(data=7, erasure=1, codebook=0, next_position=Position(13), records=8)
 
-    def test_a_request_whose_records_are_all_erased_is_a_new_one(
-        self, store: RecordStore, c: UUID, batch: Batch, new_request: NewRequest, ticket: Ticket
+    def test_a_late_retry_of_a_batch_that_was_erased_is_answered_and_writes_nothing(
+        self, store: RecordStore, open_store: Opener, c: UUID, batch: Batch, new_request: NewRequest, ticket: Ticket
     ) -> None:
-        """A limit: nothing that names erased records is kept, so a retry after the erasure writes them again."""
-        rows, request = batch(0, 2), new_request()
-        store.append(c, rows, request=request)
-        again = [replace(row, position=Position(row.position + 2)) for row in rows]
-        store.erase(c, [Position(0)], ticket=ticket)
-        with pytest.raises(Conflict) as refused:
-            store.append(c, again, request=request)
-        assert refused.value.code == "record_exists"
-        store.erase(c, [Position(1)], ticket=ticket)
-        assert store.append(c, again, request=request).replayed is False
-        assert contents(store, c) == again
+        """Of part of the batch, and of all of it; with the same body, and since that is forgotten, with another."""
+        rows, request, other = batch(0, 3), new_request(), new_request()
+        answer = replace(store.append(c, rows, request=request), replayed=True)
+        store.append(c, batch(3, 2), request=other)
+        again = [replace(row, position=Position(row.position + 5)) for row in rows]
+        for gone in ([Position(1)], [Position(0), Position(2)]):
+            store.erase(c, gone, ticket=ticket)
+            before = contents(store, c)
+            for retried in (request, replace(request, body_tag=os.urandom(32))):
+                assert store.append(c, again, request=retried) == store.replay(c, retried) == answer
+            assert contents(store, c) == before
+        with pytest.raises(Conflict):  # an entry of which nothing was erased keeps its body's hash
+            store.replay(c, replace(other, body_tag=os.urandom(32)))
+        store.close()
+        reopened = open_store()
+        assert reopened.append(c, again, request=request) == answer
+        assert reopened.versions(c).records == 2
+        reopened.close()
 
     def test_it_is_idempotent_and_an_epoch_counts_only_what_was_there(
         self, store: RecordStore, c: UUID, batch: Batch, ticket: Ticket
@@ -323,6 +404,175 @@ class TestErase:
             store.erase(c, [Position(0)], ticket=wrong)
         assert refused.value.code == "ticket_refused"
         assert contents(store, c) == rows
+
+
+class TestReplace:
+    """Sealing anew: other values of the same lengths under the same positions and tags."""
+
+    def sealed_anew(self, rows: list[SealedRow]) -> list[SealedRow]:
+        return [
+            replace(row, fields={field: b"\x01" + os.urandom(len(value) - 1) for field, value in row.fields.items()})
+            for row in rows
+        ]
+
+    def test_the_new_values_are_there_and_nothing_else_changed(
+        self, store: RecordStore, open_store: Opener, c: UUID, batch: Batch, ticket: Ticket
+    ) -> None:
+        rows = batch(0, 5_000)
+        store.append(c, [replace(row, expires_unix=7 if row.position == 3 else None) for row in rows], request=None)
+        store.erase(c, [Position(1), Position(4_999)], ticket=ticket)
+        assert list(store.segment_bounds(c)) == [(0, 4_096), (4_096, 5_000)]
+        expected: list[SealedRow] = []
+        for first, end in store.segment_bounds(c):
+            there = list(store.scan(c, all_fields, after=Position(first - 1), limit=end - first))
+            anew = self.sealed_anew([row for row in there if row.position < end])
+            store.replace(c, anew, mark=b"marked")
+            expected += anew
+        assert contents(store, c) == expected
+        sealed, present = store.vectors(c, np.arange(5_000, dtype=np.int64))
+        assert present.sum() == 4_998
+        assert [sealed[row.position].tobytes() for row in expected] == [row.fields[Field.VECTOR] for row in expected]
+        assert store.versions(c) == Versions(
+            data=5, erasure=1, codebook=0, next_position=Position(5_000), records=4_998
+        )
+        assert list(store.changes(c, since=3, limit=9)) == [
+            Change(sequence=4, kind="resealed", first=Position(0), count=4_096),
+            Change(sequence=5, kind="resealed", first=Position(4_096), count=903),
+        ]
+        assert store.marked() == b"marked"
+        assert list(store.expired(c, 9, 9)) == [3]
+        store.close()
+        reopened = open_store()
+        assert contents(reopened, c) == expected
+        assert reopened.locate(c, [rows[2].id_tag, rows[1].id_tag]) == {rows[2].id_tag: 2}
+        reopened.append(c, batch(5_000, 2), request=None)
+        reopened.erase(c, [Position(2)], ticket=ticket)
+        assert len(contents(reopened, c)) == 4_999
+        reopened.close()
+
+    def test_part_of_a_segment_leaves_the_rest(self, store: RecordStore, c: UUID, batch: Batch) -> None:
+        rows = batch(0, 10)
+        store.append(c, rows, request=None)
+        anew = self.sealed_anew(rows[3:5] + rows[7:8])
+        store.replace(c, anew)
+        assert contents(store, c) == [*rows[:3], *anew[:2], *rows[5:7], anew[2], *rows[8:]]
+
+    @pytest.mark.parametrize(
+        "wrong", ["erased", "beyond", "tag", "text length", "meta length", "vector length", "fields", "order", "none"]
+    )
+    def test_what_is_not_a_replacement_changes_nothing(
+        self, store: RecordStore, open_store: Opener, c: UUID, batch: Batch, ticket: Ticket, wrong: str
+    ) -> None:
+        rows = batch(0, 9)
+        store.append(c, rows, request=None)
+        store.erase(c, [Position(4)], ticket=ticket)
+        anew = self.sealed_anew([row for row in rows if row.position != 4])
+        last = anew[-1]
+        broken: dict[str, list[SealedRow]] = {
+            "erased": [*anew[:4], replace(last, position=Position(4)), *anew[4:]],
+            "beyond": [*anew, replace(last, position=Position(9))],
+            "tag": [*anew[:-1], replace(last, id_tag=os.urandom(32))],
+            "text length": [*anew[:-1], replace(last, fields={**last.fields, Field.TEXT: bytes(532)})],
+            "meta length": [*anew[:-1], replace(last, fields={**last.fields, Field.META: bytes(334)})],
+            "vector length": [*anew[:-1], replace(last, fields={**last.fields, Field.VECTOR: bytes(800)})],
+            "fields": [*anew[:-1], replace(last, fields={Field.TEXT: last.fields[Field.TEXT]})],
+            "order": [*anew[:-2], last, anew[-2]],
+            "none": [],
+        }
+        before = (contents(store, c), store.versions(c), list(store.changes(c, since=0, limit=9)))
+        with pytest.raises(SecureEmbedError) as refused:
+            store.replace(c, broken[wrong], mark=b"mark")
+        assert refused.value.code in {"rows_changed", "batch_malformed"}
+        store.close()
+        reopened = open_store()
+        after = (contents(reopened, c), reopened.versions(c), list(reopened.changes(c, since=0, limit=9)))
+        assert after == before
+        assert reopened.marked() is None
+        reopened.replace(c, anew)
+        assert contents(reopened, c) == anew
+        reopened.close()
+
+    def test_readers_meanwhile_see_a_segment_before_or_after_never_between(
+        self, store: RecordStore, c: UUID, batch: Batch
+    ) -> None:
+        """Each round seals all values of a row with its own number."""
+        tags = [row.id_tag for row in batch(0, 40)]
+
+        def round_of(number: int) -> list[SealedRow]:
+            value = bytes([number]) * 700
+            return [
+                SealedRow(position=Position(p), id_tag=tag, fields=dict.fromkeys(Field, value))
+                for p, tag in enumerate(tags)
+            ]
+
+        store.append(c, round_of(1), request=None)
+        mixed: list[set[bytes]] = []
+        done: list[bool] = []
+
+        def read() -> None:
+            while not done:
+                rows = store.fetch(c, [Position(p) for p in range(40)], all_fields).values()
+                arrays, _ = store.vectors(c, np.arange(40, dtype=np.int64))
+                seen = (
+                    {value[:1] for row in rows for value in row.fields.values()},
+                    {row.tobytes()[:1] for row in arrays},
+                )
+                mixed.extend(values for values in seen if len(values) != 1)
+
+        threads = [Thread(target=read) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for number in range(2, 60):
+            store.replace(c, round_of(number))
+        done.append(True)
+        for thread in threads:
+            thread.join(timeout=60)
+        assert mixed == []
+
+
+class TestEraseCollection:
+    def test_all_of_it_is_gone_its_name_is_free_and_the_others_stay(
+        self, store: RecordStore, open_store: Opener, batch: Batch, new_request: NewRequest, ticket: Ticket
+    ) -> None:
+        first = SealedCollection(uuid=uuid4(), name_tag=os.urandom(32), descriptor=b"first")
+        other = SealedCollection(uuid=uuid4(), name_tag=os.urandom(32), descriptor=b"other")
+        kept, requests = batch(0, 700), (new_request(), new_request())
+        for sealed, rows, request in zip((first, other), (batch(0, 5_000), kept), requests, strict=True):
+            store.create_collection(sealed)
+            store.append(sealed.uuid, [replace(row, expires_unix=9) for row in rows], request=request)
+            store.put_codebook(sealed.uuid, 1, b"codebook")
+        store.erase_collection(first.uuid, ticket=ticket)
+        again = replace(first, uuid=uuid4())
+        for opened in (store, None):
+            reader = opened or open_store()
+            assert reader.collections()[0] == other
+            with pytest.raises(NotFound):
+                reader.versions(first.uuid)
+            with pytest.raises(NotFound):
+                reader.erase(first.uuid, [Position(0)], ticket=ticket)
+            reader.erase_collection(first.uuid, ticket=ticket)
+            with pytest.raises(Conflict):
+                reader.create_collection(replace(first, name_tag=os.urandom(32)))
+            assert [row.fields for row in contents(reader, other.uuid)] == [row.fields for row in kept]
+            assert reader.replay(other.uuid, requests[1]) is not None
+            assert reader.codebook(other.uuid) == (1, b"codebook")
+            if opened:
+                reader.create_collection(again)
+                assert reader.append(again.uuid, batch(0, 3), request=requests[0]).replayed is False
+                assert reader.codebook(again.uuid) is None
+            assert reader.versions(again.uuid).records == 3
+            reader.close()
+
+    def test_one_that_never_was_is_not_found_and_it_needs_a_ticket(
+        self, store: RecordStore, c: UUID, batch: Batch, ticket: Ticket
+    ) -> None:
+        with pytest.raises(NotFound):
+            store.erase_collection(uuid4(), ticket=ticket)
+        store.append(c, batch(0, 1), request=None)
+        with pytest.raises(SecureEmbedError) as refused:
+            store.erase_collection(c, ticket=replace(ticket, action=Action.RECORD_INGEST))
+        assert refused.value.code == "ticket_refused"
+        assert store.versions(c).records == 1
 
 
 class TestChanges:
@@ -421,6 +671,15 @@ class TestCodebooksAndStates:
         assert list(reopened.states(kind)) == [(second, b"started")]
         assert {reopened.state(other, first) for other in set(StateKind) - {kind}} == {b"of another kind"}
         reopened.close()
+
+    def test_a_state_that_grows_shrinks_or_comes_back_is_what_was_put_last(self, store: RecordStore) -> None:
+        uuids = [uuid4() for _ in range(3)]
+        for size in (0, 10, 507, 508, 509, 5_000, 40, 508):
+            for uuid in uuids:
+                store.put_state(StateKind.TASK, uuid, uuid.bytes[:1] * size)
+            store.drop_state(StateKind.TASK, uuids[1])
+            kept = sorted((uuids[0], uuids[2]), key=lambda uuid: uuid.bytes)
+            assert list(store.states(StateKind.TASK)) == [(uuid, uuid.bytes[:1] * size) for uuid in kept]
 
 
 class TestMark:

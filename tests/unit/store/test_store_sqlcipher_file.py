@@ -14,33 +14,49 @@ from secure_embed.keys import SealedDatabase
 from secure_embed.store import RecordStore, SealedRow, SqlcipherRecordStore, _schema
 from secure_embed.types import Position
 
-# Counted by this service itself; SECURITY.md names them as what the file shows to who holds its key.
+# Counted by this service itself, and the moments at which records end; SECURITY.md names them as what the file shows to who holds its key.
 plain_numbers = {
-    "collection": {"number", "data_version", "erasure_epoch", "next_position", "record_count"},
+    "collection": {
+        "number",
+        "ended",
+        "slot_bytes",
+        "data_version",
+        "erasure_epoch",
+        "next_position",
+        "record_count",
+    },
     "codebook": {"collection", "version"},
-    "record": {"place", "collection"},
-    "record_text": {"place"},
-    "change": {"collection", "sequence", "erased", "first", "count"},
-    "request": {"collection", "first", "count", "data_version"},
-    "state": {"kind"},
+    "record_1": {"position", "erased"},
+    "meta_1": {"position"},
+    "text_1": {"position"},
+    "expiry_1": {"position", "expires_unix"},
+    "segment": {"collection", "first", "generation", "slots"},
+    "scrub": {"collection", "position"},
+    "change": {"collection", "sequence", "kind", "first", "count"},
+    "request": {"id"},
+    "state": {"id"},
     "mark": {"id"},
 }
 # Sealed, keyed hashes or random uuids.
 opaque = {
     "collection": {"uuid", "name_tag", "descriptor"},
     "codebook": {"sealed"},
-    "record": {"id_tag", "vector", "meta"},
-    "record_text": {"text"},
+    "record_1": {"id_tag"},
+    "meta_1": {"meta"},
+    "text_1": {"text"},
+    "expiry_1": set(),
+    "segment": set(),
+    "scrub": set(),
     "change": set(),
-    "request": {"tag", "body_tag"},
-    "state": {"uuid", "sealed"},
+    "request": {"tag", "body_tag", "answer"},
+    "state": {"name", "padded"},
     "mark": {"sealed"},
 }
 
 
 def test_the_only_plain_columns_are_numbers_that_the_service_counts() -> None:
     plain = sqlite3.connect(":memory:")
-    plain.executescript(";".join(_schema.migrations))
+    plain.executescript(";".join([*_schema.migrations, *_schema.collection_tables(1)]))
     tables = [name for (name,) in plain.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
     columns = {t: [(name, kind) for _, name, kind, *_ in plain.execute(f"PRAGMA table_info({t})")] for t in tables}
     plain.close()
@@ -109,7 +125,7 @@ def test_a_read_does_not_wait_for_a_write_and_sees_the_last_commit(
     store.append(c, rows, request=None)
     seen: list[int] = []
     with store._database.transaction() as run:
-        run.execute("DELETE FROM record")
+        run.execute("UPDATE record_1 SET erased = 1")
         reader = Thread(target=lambda: seen.append(len(store.fetch(c, [Position(0), Position(1)], set()))))
         reader.start()
         reader.join(timeout=10)
