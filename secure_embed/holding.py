@@ -219,7 +219,10 @@ class Holding:
         """Every n-th vector, as many as training looks at; the caller wipes them."""
         step = max(1, records // sample_for(records))
         parts = [vectors[::step].copy() for _, vectors, _ in self._opened()]
-        return np.concatenate(parts) if parts else np.zeros((0, self.collection.space.dimension), np.float32)
+        whole = np.concatenate(parts) if parts else np.zeros((0, self.collection.space.dimension), np.float32)
+        for part in parts:
+            part.fill(0)
+        return whole
 
     def _opened(self, after: Position = BEFORE_ALL) -> Iterator[tuple[Positions, Vectors, list[Meta]]]:
         """All records past ``after`` in their order, ``load_rows`` at a time. Buffers are wiped behind the caller."""
@@ -231,9 +234,11 @@ class Holding:
                 positions, [row.fields[Field.VECTOR] for row in rows], half[: len(rows)], self._space
             )
             metas = [self._open_meta(row) for row, has_key in zip(rows, there, strict=True) if has_key]
-            vectors = half[: len(rows)][there].astype(np.float32)
+            vectors = half[: len(rows)].astype(np.float32)
+            found = vectors if there.all() else vectors[there]
             if metas:
-                yield positions[there], vectors, [meta for meta in metas if meta is not None]
+                yield positions[there], found, [meta for meta in metas if meta is not None]
+            found.fill(0)
             vectors.fill(0)
             half.fill(0)
 
