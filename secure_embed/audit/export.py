@@ -81,7 +81,7 @@ class _Copy:
 
     def go_on(self) -> None:
         known = {journal_name, checkpoint_name, "tile"}
-        self._files.drop(self._files.asides())
+        self._files.drop_asides()
         if any(path.name not in known for path in self._folder.iterdir()):
             raise _not_empty()
         journal = self._folder / journal_name
@@ -127,7 +127,7 @@ class _Copy:
 
     def _put_bundle(self, index: int) -> None:
         bundle, tile = bundle_path(index, tile_width), tile_path(0, index, tile_width)
-        if self._holds(bundle, tile, self._tree.tile(1, index, 1)):
+        if self._holds(bundle, tile, self._tree.root_of_bundle(index)):
             self._keep(0, index, bundle, tile)
             return
         entries = self._log.entries(index * tile_width, tile_width)

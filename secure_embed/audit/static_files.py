@@ -100,9 +100,10 @@ class StaticFiles:
         """Every partial tile and bundle that is there: after a crash, not all of them need be current."""
         return {str(p.relative_to(self._folder)) for p in (self._folder / "tile").rglob("*.p/*")}
 
-    def asides(self) -> set[str]:
-        """What a write left that was cut off before its file had its name."""
-        return {str(p.relative_to(self._folder)) for p in self._folder.rglob("*" + aside_suffix)}
+    def drop_asides(self) -> None:
+        """Delete what a write left that was cut off before its file had its name."""
+        for path in list(self._folder.rglob("*" + aside_suffix)):
+            path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -46,6 +46,10 @@ class Tree:
             raise NotFound("the log had no such size", code="size_not_found")
         return self._subtree(0, size) if size else empty_root
 
+    def root_of_bundle(self, index: int) -> bytes:
+        """The root over the 256 entries of a full bundle, which the tree has."""
+        return self._hashes(1, index, 1)[0]
+
     def tile(self, level: int, index: int, width: int) -> bytes:
         """``width`` hashes of a tile. Raises ``NotFound`` for what the tree does not hold (yet)."""
         start = index * tile_width
