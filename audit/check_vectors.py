@@ -128,6 +128,18 @@ def check_root(v: Vector) -> None:
     expect(open_sealed(key, base64.b64decode(file["sealed_root"]), additional), v["root"], "root key")
 
 
+def check_token_wrap(v: Vector) -> None:
+    wrapped = bytes.fromhex(v["wrapped"])
+    if len(wrapped) != 40 + 65:
+        raise Unreadable
+    try:
+        data_key = aes_key_unwrap(bytes.fromhex(v["root"]), wrapped[:40])
+    except InvalidUnwrap:
+        raise Unreadable from None
+    additional = b"secure_embed/token-wrap/v1" + HEADER + bytes.fromhex(v["context"])
+    expect(open_sealed(data_key, wrapped[40:], additional), v.get("key", ""), "key")
+
+
 CHECKS: dict[str, Callable[[Vector], None]] = {
     "values": check_value,
     "wraps": check_wrap,
@@ -136,6 +148,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "catalogue": check_catalogue,
     "spaces": check_space,
     "roots": check_root,
+    "token-wraps": check_token_wrap,
 }
 
 

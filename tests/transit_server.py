@@ -56,8 +56,6 @@ class TransitServer:
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
             def log_message(self, *_: object) -> None: ...
 
             def _serve(self) -> None:

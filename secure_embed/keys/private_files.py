@@ -51,10 +51,12 @@ def read_passphrase(path: Path) -> bytearray:
     """
     return _read_private(
         path,
-        "passphrase",
-        missing="passphrase_file_missing",
-        permissions="passphrase_file_permissions",
-        invalid="passphrase_invalid",
+        missing=ConfigurationError("the passphrase file cannot be read", code="passphrase_file_missing"),
+        reachable=ConfigurationError(
+            "the passphrase file must be ours and closed to everyone else (mode 0600 or stricter)",
+            code="passphrase_file_permissions",
+        ),
+        invalid=ConfigurationError("the passphrase is empty or too long", code="passphrase_invalid"),
     )
 
 
@@ -65,10 +67,12 @@ def read_credential(path: Path, what: str) -> bytearray:
     """
     return _read_private(
         path,
-        what,
-        missing="credential_file_missing",
-        permissions="credential_file_permissions",
-        invalid="credential_invalid",
+        missing=ConfigurationError(f"the file of the {what} cannot be read", code="credential_file_missing"),
+        reachable=ConfigurationError(
+            f"the file of the {what} must be ours and closed to everyone else (mode 0600 or stricter)",
+            code="credential_file_permissions",
+        ),
+        invalid=ConfigurationError(f"the {what} is empty or too long", code="credential_invalid"),
     )
 
 
@@ -96,23 +100,23 @@ def sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def _read_private(path: Path, what: str, *, missing: str, permissions: str, invalid: str) -> bytearray:
+def _read_private(
+    path: Path, *, missing: ConfigurationError, reachable: ConfigurationError, invalid: ConfigurationError
+) -> bytearray:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)  # a FIFO must not hang the start
     except OSError:
-        raise ConfigurationError(f"the {what} file cannot be read", code=missing) from None
+        raise missing from None
     with os.fdopen(descriptor, "rb") as file:
         if not _private(os.fstat(file.fileno())):
-            raise ConfigurationError(
-                f"the {what} file must be ours and closed to everyone else (mode 0600 or stricter)", code=permissions
-            )
+            raise reachable
         content = bytearray(file.read(secret_bytes_max + 1))
     if content.endswith(b"\n"):
         del content[-1]
         if content.endswith(b"\r"):
             del content[-1]
     if not 1 <= len(content) <= secret_bytes_max:
-        raise ConfigurationError(f"the {what} is empty or too long", code=invalid)
+        raise invalid
     return content
 
 

@@ -156,6 +156,7 @@ class TransitClient:
         try:
             return work()
         except (hvac.exceptions.Forbidden, hvac.exceptions.Unauthorized):
+            self._client.token = ""
             self._refused_at = time.monotonic()
             raise
 

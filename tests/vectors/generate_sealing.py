@@ -293,6 +293,39 @@ def roots() -> list[dict[str, object]]:
     ]
 
 
+def token_wraps() -> list[dict[str, object]]:
+    """What the pkcs11 provider writes, with a token's root key that is known here."""
+    root, data_key, key, context = fixed("token", 32), fixed("data key", 32), fixed("wrapped key", 32), b"context"
+
+    def wrapped(bound: bytes) -> bytes:
+        sealed = seal(data_key, fixed("nonce token", 12), key, b"secure_embed/token-wrap/v1" + HEADER + bound)
+        return aes_key_wrap(root, data_key) + sealed
+
+    def case(name: str, raw: bytes, expect: str = UNREADABLE) -> dict[str, object]:
+        good: dict[str, object] = {"key": key.hex()} if expect == "ok" else {}
+        return {
+            "name": name,
+            "root": root.hex(),
+            "context": context.hex(),
+            "wrapped": raw.hex(),
+            **good,
+            "expect": expect,
+        }
+
+    right = wrapped(context)
+    return [
+        case("a key wrapped by way of a token", right, "ok"),
+        case("another context", wrapped(b"contex")),
+        case(
+            "no domain", aes_key_wrap(root, data_key) + seal(data_key, fixed("nonce token", 12), key, HEADER + context)
+        ),
+        case("data key under another root", aes_key_wrap(fixed("other token", 32), data_key) + right[40:]),
+        case("another data key", aes_key_wrap(root, fixed("other data key", 32)) + right[40:]),
+        case("one byte short", right[:-1]),
+        case("nothing but the data key", right[:40]),
+    ]
+
+
 def files() -> Iterable[tuple[str, list[dict[str, object]]]]:
     yield "values", values()
     yield "wraps", wraps()
@@ -301,6 +334,7 @@ def files() -> Iterable[tuple[str, list[dict[str, object]]]]:
     yield "catalogue", catalogue()
     yield "spaces", spaces()
     yield "roots", roots()
+    yield "token-wraps", token_wraps()
 
 
 def main(folder: Path) -> None:
