@@ -4,9 +4,11 @@ from secure_embed.keys.catalogue import CatalogueKeys
 from secure_embed.keys.collection import CollectionKeys
 from secure_embed.keys.database import SealedDatabase
 from secure_embed.keys.key_store import SqlcipherKeyStore
-from secure_embed.keys.keyring import Keyring, Secret
+from secure_embed.keys.keyring import Keyring, Purpose, Secret
+from secure_embed.keys.locked import LockedMemory
 from secure_embed.keys.passphrase import PassphraseProvider
 from secure_embed.keys.protocol import (
+    KeyBatch,
     KeyProvider,
     KeyStore,
     ProviderDescription,
@@ -16,6 +18,7 @@ from secure_embed.keys.protocol import (
 )
 from secure_embed.keys.providers import ProviderWatch, create_provider, open_provider, replace_root, retire_root
 from secure_embed.keys.sealing import CatalogueValue, IndexValue
+from secure_embed.keys.successor import LeftOver, Successor
 from secure_embed.keys.tags import TagKind, attribute_parts
 
 __all__ = [
@@ -23,16 +26,21 @@ __all__ = [
     "CatalogueValue",
     "CollectionKeys",
     "IndexValue",
+    "KeyBatch",
     "KeyProvider",
     "KeyStore",
     "Keyring",
+    "LeftOver",
+    "LockedMemory",
     "PassphraseProvider",
     "ProviderDescription",
     "ProviderWatch",
+    "Purpose",
     "SealedDatabase",
     "Secret",
     "Shredded",
     "SqlcipherKeyStore",
+    "Successor",
     "TagKind",
     "WrappedCollection",
     "WrappedKey",

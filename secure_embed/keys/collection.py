@@ -7,37 +7,26 @@ Sources: RFC 3394 (AES key wrap), NIST SP 800-38D (GCM).
 """
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from threading import Lock
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from secure_embed.errors import Conflict, SealedValueUnreadable, SecureEmbedError, Unavailable
 from secure_embed.keys.keyring import Keyring
 from secure_embed.keys.locked import Held
-from secure_embed.keys.protocol import KeyStore, WrappedKey
-from secure_embed.keys.sealing import (
-    HEADER,
-    IndexValue,
-    Place,
-    key_bytes,
-    nonce_bytes,
-    open_bound,
-    prefix_bytes,
-    seal_bound,
-    sealed_overhead_bytes,
-    vector_bytes,
-)
+from secure_embed.keys.protocol import KeyStore, WrappedCollection, WrappedKey
+from secure_embed.keys.record_keys import RecordKeys
+from secure_embed.keys.rewrapping import Rewrapping
+from secure_embed.keys.sealing import IndexValue, Place, key_bytes, open_bound, seal_bound
 from secure_embed.keys.tags import TagKind, tag
 from secure_embed.keys.wrapped_table import WrappedTable
-from secure_embed.keys.wrapping import rewrap, unwrap_key, wrap_collection, wrapped_bytes
+from secure_embed.keys.wrapping import unwrap_key, wrap_collection
 from secure_embed.types import Field, Position, Positions
 
 __all__ = ["CollectionKeys"]
@@ -46,24 +35,15 @@ first_version = 1
 load_batch_keys = 10_000
 
 
-@dataclass(slots=True, eq=False, repr=False)
-class _Unlocked:
-    """What rotation replaces as a whole; a reader takes one reference and works with it to the end."""
-
-    version: int
-    key: Held
-    table: WrappedTable
-
-
 class CollectionKeys:
-    """Readers (open, seal, tag) run in several threads at once. ``admit``, ``discard`` and ``rotate`` take a lock
-    among themselves; their caller lets one write to a collection happen at a time, key store included."""
+    """Readers (open, seal, tag) run in several threads at once. What writes takes a lock here; its caller lets one
+    write to a collection happen at a time, key store included."""
 
     def __init__(
         self,
         uuid: UUID,
         keyring: Keyring,
-        state: _Unlocked,
+        state: RecordKeys,
         *,
         index_key: Held,
         lookup_key: Held,
@@ -72,10 +52,11 @@ class CollectionKeys:
         self.uuid = uuid
         self._keyring = keyring
         self._place = Place(uuid)
-        self._state: _Unlocked | None = state
+        self._state: RecordKeys | None = state
         self._index_key = index_key
         self._lookup_key = lookup_key
         self._codes_key = codes_key
+        self._epoch = 0
         self._writing = Lock()
 
     # --- life ------------------------------------------------------------------------------------------------------
@@ -83,21 +64,22 @@ class CollectionKeys:
     @classmethod
     def create(cls, keyring: Keyring, key_store: KeyStore, uuid: UUID) -> "CollectionKeys":
         """Make a collection's keys and put them durable. Raises ``Conflict`` when it has keys already."""
-        key, index_key, lookup_key = (os.urandom(key_bytes) for _ in range(3))
-        wrapped = wrap_collection(keyring, uuid, first_version, key=key, index_key=index_key, lookup_key=lookup_key)
-        key_store.create_collection(wrapped)
+        index_key, lookup_key = os.urandom(key_bytes), os.urandom(key_bytes)
+        new = keyring.new_collection_key(uuid, first_version)
+        key_store.create_collection(
+            wrap_collection(uuid, first_version, new, index_key=index_key, lookup_key=lookup_key)
+        )
         hold = keyring.memory.hold
-        state = _Unlocked(version=first_version, key=hold(key), table=WrappedTable(0))
+        state = RecordKeys(version=first_version, key=hold(new.key), table=WrappedTable(0))
         return cls(uuid, keyring, state, index_key=hold(index_key), lookup_key=hold(lookup_key), codes_key=None)
 
     @classmethod
     def unlock(cls, keyring: Keyring, key_store: KeyStore, uuid: UUID) -> "CollectionKeys":
-        """Open a collection's keys and load its wrapped record keys (41 bytes each).
+        """Open a collection's keys and load its wrapped record keys (41 bytes each), offers included.
 
         Raises ``NotFound``, and ``SealedValueUnreadable`` when its keys were wrapped by another root or elsewhere.
         """
-        stored = key_store.collection(uuid)
-        key = keyring.unwrap_collection_key(stored.collection_key, uuid, stored.version)
+        stored, key = _collection_key(keyring, key_store, uuid)
         index_key = unwrap_key(key, stored.index_key, where="index key")
         lookup_key = unwrap_key(key, stored.lookup_key, where="lookup key")
         codes_key = None if stored.codes_key is None else unwrap_key(key, stored.codes_key, where="codes key")
@@ -105,12 +87,13 @@ class CollectionKeys:
         for batch in _batches(key_store.wrapped(uuid)):
             if any(record_key.version != stored.version for record_key in batch):
                 raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
-            table = table.holding(batch)
+            table = table.holding([each.position for each in batch], [each.wrapped for each in batch])
+        offered = {each.position: each.wrapped for each in key_store.offered(uuid)}
         hold = keyring.memory.hold
         return cls(
             uuid,
             keyring,
-            _Unlocked(version=stored.version, key=hold(key), table=table),
+            RecordKeys(version=stored.version, key=hold(key), table=table, offered=offered),
             index_key=hold(index_key),
             lookup_key=hold(lookup_key),
             codes_key=None if codes_key is None else hold(codes_key),
@@ -200,23 +183,9 @@ class CollectionKeys:
         """
         if len(subject_tags) != len(fields_rows):
             raise ValueError("one subject tag, or None, for each record")
+        positions = [Position(first_position + offset) for offset in range(len(fields_rows))]
         state, key = self._taken()
-        keys: list[WrappedKey] = []
-        rows: list[dict[Field, bytes]] = []
-        for offset, (subject_tag, fields) in enumerate(zip(subject_tags, fields_rows, strict=True)):
-            position = Position(first_position + offset)
-            drawn = os.urandom(key_bytes + nonce_bytes * len(fields))
-            record_key = drawn[:key_bytes]
-            cipher = AESGCM(record_key)
-            row: dict[Field, bytes] = {}
-            for number, (field, plaintext) in enumerate(fields.items()):
-                nonce = drawn[key_bytes + nonce_bytes * number : key_bytes + nonce_bytes * (number + 1)]
-                additional = self._place.record(position, field, space_digest)
-                row[field] = b"".join((HEADER, nonce, cipher.encrypt(nonce, plaintext, additional)))
-            rows.append(row)
-            wrapped = aes_key_wrap(key, record_key)
-            keys.append(WrappedKey(position=position, version=state.version, subject_tag=subject_tag, wrapped=wrapped))
-        return keys, rows
+        return state.seal(self._place, key, positions, subject_tags, fields_rows, space_digest)
 
     def admit(self, keys: Sequence[WrappedKey]) -> None:
         """Take up keys that the key store has made durable. Idempotent.
@@ -229,7 +198,8 @@ class CollectionKeys:
             # A rotation between put and admit re-wrapped what it found in the key store, these keys included.
             if any(not state.table.has(key.position) for key in keys if key.version != state.version):
                 raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
-            self._state = _Unlocked(version=state.version, key=state.key, table=state.table.holding(fresh))
+            table = state.table.holding([key.position for key in fresh], [key.wrapped for key in fresh])
+            self._state = replace(state, table=table)
 
     def open(self, position: Position, field: Field, sealed: bytes, space_digest: bytes) -> bytes | None:
         """The plaintext, or None when the record's key is gone: it was erased, or never admitted.
@@ -237,11 +207,9 @@ class CollectionKeys:
         Raises ``SealedValueUnreadable`` for a wrong, moved or damaged value.
         """
         state, key = self._taken()
-        wrapped, present = self._wrapped(state, np.array([position], dtype=np.int64))
-        if not present[0]:
-            return None
-        record_key = unwrap_key(key, wrapped, where=field)
-        return open_bound(record_key, sealed, self._place.record(position, field, space_digest), where=field)
+        plaintext = state.open(self._place, key, position, field, sealed, space_digest)
+        self._unlocked()  # close() empties the table: that is no answer of "absent"
+        return plaintext
 
     def open_vectors_into(
         self,
@@ -255,83 +223,124 @@ class CollectionKeys:
         The (n,) answer says which were there: a row without key or sealed value is False and zeroed. Raises
         ``SealedValueUnreadable`` for one that does not open, and then zeroes all of ``out``.
         """
-        if out.dtype != np.dtype("<f2") or out.shape[:1] != positions.shape or len(sealed) != len(positions):
-            raise ValueError("positions (n,), sealed n and out (n, d) float16 belong together")
         state, key = self._taken()
-        wrapped, present = self._wrapped(state, positions)
-        if not present.any():
-            out[:] = 0
-            return present
-        size = vector_bytes(out.shape[1])
-        length = sealed_overhead_bytes + size
-        place, into = self._place.record, out.data.cast("B")
-        try:
-            for row, (position, value) in enumerate(zip(positions.tolist(), sealed, strict=True)):
-                if value is None or not present[row]:
-                    present[row] = False
-                    out[row] = 0
-                    continue
-                if len(value) != length or not value.startswith(HEADER):
-                    raise SealedValueUnreadable(Field.VECTOR)
-                its_wrap = wrapped[wrapped_bytes * row : wrapped_bytes * (row + 1)]
-                record_key = unwrap_key(key, its_wrap, where=Field.VECTOR)
-                AESGCM(record_key).decrypt_into(
-                    value[len(HEADER) : prefix_bytes],
-                    memoryview(value)[prefix_bytes:],
-                    place(position, Field.VECTOR, space_digest),
-                    into[size * row : size * (row + 1)],
-                )
-        except (InvalidTag, SealedValueUnreadable):
-            out[:] = 0  # what opened before the bad one, and what GCM wrote before it found out
-            raise SealedValueUnreadable(Field.VECTOR) from None
+        present = state.open_vectors_into(self._place, key, positions, sealed, out, space_digest)
+        self._unlocked()  # as in open()
         return present
 
     def discard(self, positions: Iterable[Position]) -> None:
         """Forget keys that were shredded. Idempotent. A reader that began before may finish with them."""
         with self._writing:
             self._drop_codes_key()  # they hold codes of what is gone; the key store has ended this key too
-            self._unlocked().table.drop(np.fromiter(positions, dtype=np.int64))
+            state, at = self._unlocked(), set(positions)
+            if not at.isdisjoint(state.offered):
+                self._state = replace(state, offered=_without(state.offered, at))
+            state.table.drop(np.fromiter(at, dtype=np.int64))
+
+    # --- sealing again under new record keys ---------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """Counts how often keys took the place of others. Who reads a row, and cannot open it, reads it again when this
+        has changed since before the reading: the row may have been of the time before."""
+        return self._epoch
+
+    @property
+    def offered(self) -> tuple[Position, ...]:
+        """Records whose next key is on offer. After a restart their rows may be of either key: see :meth:`settle`."""
+        return tuple(Position(position) for position in sorted(self._unlocked().offered))
+
+    def seal_again(
+        self, positions: Sequence[Position], fields_rows: Sequence[Mapping[Field, bytes]], space_digest: bytes
+    ) -> tuple[list[WrappedKey], list[dict[Field, bytes]]]:
+        """Seal n records under new keys, as :meth:`seal_records`. Then: :meth:`offer` the keys, replace the rows in the
+        store, :meth:`promote` the keys. A crash at any point leaves rows that open, and :meth:`settle` ends it."""
+        state, key = self._taken()
+        return state.seal(self._place, key, positions, [None] * len(positions), fields_rows, space_digest)
+
+    def offer(self, key_store: KeyStore, keys: Sequence[WrappedKey]) -> None:
+        """Durable on return; from here on a row of either key opens. Raises as ``KeyStore.offer``."""
+        with self._writing:
+            state = self._unlocked()
+            key_store.offer(self.uuid, keys)
+            self._state = replace(state, offered={**state.offered, **{key.position: key.wrapped for key in keys}})
+
+    def promote(self, key_store: KeyStore, positions: Sequence[Position]) -> None:
+        """The offered keys count from now on, and the old ones are gone. Only when the rows are replaced, durable."""
+        with self._writing:
+            try:
+                key_store.promote(self.uuid, positions)
+            finally:  # it may have failed after its commit, at emptying the write-ahead log
+                self._follow_offers(key_store, promoted=set(positions))
+
+    def withdraw(self, key_store: KeyStore, positions: Sequence[Position]) -> None:
+        """The offered keys are gone. Only where no row was sealed under them."""
+        with self._writing:
+            try:
+                key_store.withdraw(self.uuid, positions)
+            finally:
+                self._follow_offers(key_store, promoted=set())
+
+    def settle(
+        self, key_store: KeyStore, what: Field, sealed: Mapping[Position, bytes], space_digest: bytes
+    ) -> tuple[list[Position], list[Position]]:
+        """End every offer that a crash has left: promote it where it opens the row, else withdraw it. Gives both lists.
+
+        ``sealed`` holds the field ``what`` of every row at :attr:`offered` that there is. Raises
+        ``SealedValueUnreadable`` for a row that neither key opens; nothing has changed then.
+        """
+        state, key = self._taken()
+        promoted: list[Position] = []
+        withdrawn: list[Position] = []
+        for position in self.offered:
+            opens = position in sealed and state.offer_opens(
+                self._place, key, position, what, sealed[position], space_digest
+            )
+            if not opens and position in sealed:
+                self.open(position, what, sealed[position], space_digest)
+            (promoted if opens else withdrawn).append(position)
+        if promoted:
+            self.promote(key_store, promoted)
+        if withdrawn:
+            self.withdraw(key_store, withdrawn)
+        return promoted, withdrawn
 
     # --- rotation --------------------------------------------------------------------------------------------------
 
     def rotate(self, key_store: KeyStore) -> int:
         """Make a new version of the collection key, wrap everything below it again, replace the old. Returns it.
 
-        Readers go on meanwhile. All or nothing in the key store: a crash leaves the old version or the new one.
-        Raises ``Conflict`` when the key store's keys changed meanwhile; nothing has changed then.
+        Readers go on meanwhile. All or nothing in the key store: a crash leaves the old version or the new one. In
+        memory a second table (41 bytes a record) is filled meanwhile. Raises ``Conflict`` when the key store has
+        another version or root than we know; nothing has changed then.
         """
         with self._writing:
             old, old_key = self._taken()
-            key, version = os.urandom(key_bytes), old.version + 1
-            new = wrap_collection(
-                self._keyring,
-                self.uuid,
-                version,
-                key=key,
-                index_key=self._index_key.copy(),
-                lookup_key=self._lookup_key.copy(),
+            version = old.version + 1
+            new = self._keyring.new_collection_key(self.uuid, version)
+            wrapped = wrap_collection(
+                self.uuid, version, new, index_key=self._index_key.copy(), lookup_key=self._lookup_key.copy()
             )
-            keys = rewrap(key_store.wrapped(self.uuid), old=old_key, new=key, version=version)
-            state = _Unlocked(version=version, key=self._keyring.memory.hold(key), table=WrappedTable(0).holding(keys))
+            rewrapping = Rewrapping(old_key, new.key, capacity=old.table.capacity)
             try:
-                key_store.replace_version(new, keys)
+                key_store.replace_version(wrapped, rewrapping)
             except SecureEmbedError:
                 # It may have failed after the commit, at emptying the write-ahead log: memory follows the store.
-                if key_store.collection(self.uuid).version == version:
-                    self._replace(old, state)
+                if key_store.collection(self.uuid).index_key == wrapped.index_key:
+                    self._replace(old, version, new.key, rewrapping)
                 raise
-            self._replace(old, state)
+            self._replace(old, version, new.key, rewrapping)
             return version
 
     # --- inside ----------------------------------------------------------------------------------------------------
 
-    def _unlocked(self) -> _Unlocked:
+    def _unlocked(self) -> RecordKeys:
         state = self._state
         if state is None:
             raise Unavailable("the collection's keys are closed", code="keys_closed")
         return state
 
-    def _taken(self) -> tuple[_Unlocked, bytes]:
+    def _taken(self) -> tuple[RecordKeys, bytes]:
         """The state and a copy of its collection key that no wipe has touched."""
         while True:
             state = self._unlocked()
@@ -341,15 +350,27 @@ class CollectionKeys:
                 if state is self._state:
                     raise
 
-    def _wrapped(self, state: _Unlocked, at: Positions) -> tuple[bytes, npt.NDArray[np.bool_]]:
-        taken = state.table.take(at)
-        self._unlocked()  # close() empties the table: that is no answer of "absent"
-        return taken
-
-    def _replace(self, old: _Unlocked, new: _Unlocked) -> None:
-        self._state = new
+    def _replace(self, old: RecordKeys, version: int, key: bytes, rewrapping: Rewrapping) -> None:
+        held = self._keyring.memory.hold(key)
+        self._state = RecordKeys(version=version, key=held, table=rewrapping.table, offered=rewrapping.offered)
         old.key.wipe()
         self._drop_codes_key()
+
+    def _follow_offers(self, key_store: KeyStore, *, promoted: Collection[Position]) -> None:
+        """What the key store has no longer on offer is a key now where it was promoted, and nothing elsewhere.
+
+        The order matters to readers without a lock. A reader that took its row before the rows were replaced finds the
+        epoch changed once the old key fails. One that took it after finds the new key on offer, in the state it took,
+        until the new key is whole in the table.
+        """
+        state = self._unlocked()
+        still = {key.position for key in key_store.offered(self.uuid)}
+        ended = {position: wrapped for position, wrapped in state.offered.items() if position not in still}
+        fresh = [position for position in ended if position in promoted and state.table.has(position)]
+        if fresh:
+            self._epoch += 1
+            state.table.overwrite(fresh, [ended[position] for position in fresh])
+        self._state = replace(state, offered=_without(state.offered, ended))
 
     def _drop_codes_key(self) -> None:
         held, self._codes_key = self._codes_key, None
@@ -360,3 +381,21 @@ class CollectionKeys:
 def _batches(keys: Iterator[WrappedKey]) -> Iterator[list[WrappedKey]]:
     while batch := list(islice(keys, load_batch_keys)):
         yield batch
+
+
+def _collection_key(keyring: Keyring, key_store: KeyStore, uuid: UUID) -> tuple[WrappedCollection, bytes]:
+    """Asked twice where a root rotation ended between the reading and the unwrapping."""
+    for _ in range(2):
+        stored = key_store.collection(uuid)
+        try:
+            key = keyring.unwrap_collection_key(
+                stored.collection_key, uuid, stored.version, root_key_id=stored.root_key_id
+            )
+        except Conflict:
+            continue
+        return stored, key
+    raise SealedValueUnreadable("collection key")
+
+
+def _without(offered: Mapping[Position, bytes], gone: Collection[Position]) -> dict[Position, bytes]:
+    return {position: wrapped for position, wrapped in offered.items() if position not in gone}

@@ -1,10 +1,12 @@
-"""One way to open a SQLCipher file: raw key, durable commits, nothing deleted left readable, migrations applied.
+"""One way to open a SQLCipher file and change it: durable commits, nothing deleted left readable, migrations applied.
 
-The keys database, the sealed store and the risk ledger each are such a file, under a key of their own. Settings and
-why: docs/decisions/0003-sqlcipher-settings.md. Source: SQLCipher API (PRAGMA key, raw key data), SQLite PRAGMA docs.
+The keys database, the sealed store and the risk ledger each are such a file, under a key of their own. How it gets
+another key, and what was measured: docs/decisions/0011-rotation-and-resealing.md.
 """
 
 import os
+import secrets
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,13 +15,17 @@ from threading import Lock, RLock, get_ident
 import sqlcipher3.dbapi2 as sqlcipher
 
 from secure_embed.errors import ConfigurationError, IntegrityFailure, Unavailable
+from secure_embed.keys.connections import connect, faults, key_pragma
 from secure_embed.keys.file_lock import FileLock
+from secure_embed.keys.locked import LockedMemory
+from secure_embed.keys.private_files import sync_folder
 
 __all__ = ["SealedDatabase"]
 
 database_key_bytes = 32
-busy_timeout_ms = 5_000
 page_cache_kib = 8_000  # SQLite's own default
+copy_step_pages = 500  # 2 MB: 15 ms
+copy_pause_s = 0.001  # a lock that is let go of and taken again at once is not handed over
 
 # One row, which each transaction that changes a row counts up.
 _generation_table = "CREATE TABLE IF NOT EXISTS file_generation (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT"
@@ -35,20 +41,29 @@ class SealedDatabase:
     """
 
     def __init__(
-        self, path: Path, key: bytes, *, migrations: Sequence[str], page_cache_kib: int = page_cache_kib
+        self,
+        path: Path,
+        key: bytes,
+        *,
+        migrations: Sequence[str],
+        page_cache_kib: int = page_cache_kib,
+        memory: LockedMemory | None = None,
     ) -> None:
         """Open or create ``path`` and bring its schema up to date; each migration is one transaction.
 
-        ``page_cache_kib`` bounds the decrypted pages that each of the two connections keeps in memory.
+        ``page_cache_kib`` bounds the decrypted pages that each of the two connections keeps in memory; ``memory`` holds
+        the key.
 
         A file ``<name>.lock`` stays beside it. Raises ``IntegrityFailure`` (``database_unreadable``) for a wrong key
         or a damaged file, and ``ConfigurationError``: ``store_in_use`` when it is open already, ``store_unusable``
         when it cannot be locked, ``database_too_new`` for a schema that this version does not know.
         """
-        if len(key) != database_key_bytes:
-            raise ConfigurationError("a database key has 32 bytes", code="database_key_invalid")
-        self._name = path.name
+        _ensure_key(key)
+        self._path = path
+        self._page_cache_kib = page_cache_kib
+        self._memory = LockedMemory() if memory is None else memory
         self._lock = RLock()
+        self._whole_file = Lock()  # of a copy or a new key; taken before _lock
         self._read_lock = Lock()  # taken after _lock where both are
         self._writing_thread: int | None = None
         self._closed = False
@@ -56,47 +71,29 @@ class SealedDatabase:
         try:
             # Created here so that the file never exists with wider permissions, whatever the umask.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-            _make_durable(path.parent)
-            self._connection = sqlcipher.connect(str(path), isolation_level=None, check_same_thread=False)
-            self._reader = sqlcipher.connect(str(path), isolation_level=None, check_same_thread=False)
+            sync_folder(path.parent)  # SQLite does not see to it for a file that exists already
+            with faults(path.name):
+                self._connection = self._connect(key)
         except BaseException:
             self._file_lock.release()
             raise
         try:
-            with self._faults():
-                self._configure(self._connection, key, page_cache_kib)
+            with faults(path.name):
                 self._migrate(migrations)
-                self._configure(self._reader, key, page_cache_kib)
-                self._reader.execute("PRAGMA query_only = ON")
+                self._reader = self._connect(key, read_only=True)
         except BaseException:
-            self._reader.close()
             self._connection.close()
             self._file_lock.release()
             raise
+        self._key = self._memory.hold(key)
 
-    def _configure(self, connection: sqlcipher.Connection, key: bytes, page_cache_kib: int) -> None:
-        run = connection.execute
-        if not run("PRAGMA cipher_version").fetchall():  # plain SQLite would take the key and encrypt nothing
-            raise ConfigurationError("this SQLite has no SQLCipher", code="sqlcipher_missing")
-        run(f"PRAGMA key = \"x'{key.hex()}'\"")
-        run("PRAGMA cipher_compatibility = 4")  # pinned: a later SQLCipher must find the file as it was written
-        run("SELECT count(*) FROM sqlite_master").fetchone()  # a wrong key shows itself at the first read
-        run(f"PRAGMA busy_timeout = {busy_timeout_ms}")
-        run("PRAGMA synchronous = FULL")
-        journal = run("PRAGMA journal_mode = WAL").fetchone()
-        # Off in the wheel: deleted keys would stay in free pages.
-        deletes = run("PRAGMA secure_delete = ON").fetchone()
-        if (journal, deletes) != (("wal",), (1,)):  # a refused PRAGMA is no error to SQLite
-            raise ConfigurationError(f"{self._name} cannot be opened safely", code="database_settings_refused")
-        run(f"PRAGMA cache_size = -{page_cache_kib}")
-        run("PRAGMA temp_store = MEMORY")
-        run("PRAGMA foreign_keys = ON")
-        run("PRAGMA trusted_schema = OFF")
+    def _connect(self, key: bytes, *, read_only: bool = False) -> sqlcipher.Connection:
+        return connect(self._path, key, page_cache_kib=self._page_cache_kib, read_only=read_only)
 
     def _migrate(self, migrations: Sequence[str]) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > len(migrations):
-            raise ConfigurationError(f"{self._name} was written by a newer version", code="database_too_new")
+            raise ConfigurationError(f"{self._path.name} was written by a newer version", code="database_too_new")
         if version == 0:  # a crash may have come between this and the first migration
             with self.transaction() as run:
                 run.execute(_generation_table)
@@ -109,25 +106,18 @@ class SealedDatabase:
 
     @contextmanager
     def _faults(self) -> Iterator[None]:
-        """SQLite's faults in our taxonomy; their messages name schema objects at most, and are not passed on."""
         try:
-            yield
-        except sqlcipher.OperationalError as fault:
-            if "full" in str(fault):
-                raise Unavailable("there is no space left to write", code="storage_full", http_status=507) from None
-            if "readonly" in str(fault):
-                raise Unavailable("the storage is read-only", code="storage_read_only", http_status=507) from None
-            raise Unavailable(f"{self._name} cannot be used now", code="storage_unavailable") from None
-        except sqlcipher.IntegrityError:
-            raise
+            with faults(self._path.name):
+                yield
         except sqlcipher.ProgrammingError:
-            if self._closed:
-                raise Unavailable(f"{self._name} is closed", code="storage_unavailable") from None
+            self._refuse_closed()
             raise
-        except sqlcipher.DatabaseError:
-            raise IntegrityFailure(
-                f"{self._name} cannot be read: wrong key or damaged file", code="database_unreadable"
-            ) from None
+
+    def _refuse_closed(self) -> None:
+        if self._closed:
+            raise Unavailable(f"{self._path.name} is closed", code="storage_unavailable") from None
+
+    # --- use -------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def transaction(self) -> Iterator[sqlcipher.Connection]:
@@ -172,7 +162,112 @@ class SealedDatabase:
         with self._lock, self._read_lock, self._faults():  # no reader holds the log open meanwhile
             busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
-                raise Unavailable(f"{self._name} is busy", code="storage_unavailable")
+                raise Unavailable(f"{self._path.name} is busy", code="storage_unavailable")
+
+    # --- the file as a whole ---------------------------------------------------------------------------------------
+
+    def rekey(self, new_key: bytes) -> None:
+        """Encrypt every page under ``new_key`` (32 bytes), in one transaction; durable on return.
+
+        Writers wait, and readers are answered from the last commit. A crash leaves a file that opens with the old key
+        or with the new one. Space: once more the file's size, until the write-ahead log is emptied. Raises
+        ``Unavailable``; then :meth:`key_is` says which key the file has.
+        """
+        _ensure_key(new_key)
+        with self._whole_file, self._lock, self._faults():
+            self._refuse_closed()
+            with self._read_lock:
+                self._reader.execute("BEGIN")  # what it answers until the end is this moment's view
+                self._reader.execute("SELECT number FROM file_generation").fetchone()
+            try:
+                self._connection.execute(key_pragma("rekey", new_key))
+            finally:
+                # A failure is no error to SQLite, and the connection would go on under the new key in a file of the old
+                # one. So which key the file has is found out, by opening it.
+                taken = self._reopen(new_key, self._key.copy()) == new_key
+            if not taken:
+                raise Unavailable(f"{self._path.name} did not take the new key", code="storage_unavailable")
+            old, self._key = self._key, self._memory.hold(new_key)
+            old.wipe()
+            self.empty_write_ahead_log()
+
+    def key_is(self, key: bytes) -> bool:
+        """Whether the file is encrypted under ``key`` now."""
+        return secrets.compare_digest(self._key.copy(), key)
+
+    def _reopen(self, *keys: bytes) -> bytes:
+        """Both connections anew, under the first of ``keys`` that opens the file."""
+        *others, last = keys
+        with self._read_lock:
+            self._reader.close()
+            self._connection.close()
+            for key in others:
+                try:
+                    self._connection, self._reader = self._connect(key), self._connect(key, read_only=True)
+                except sqlcipher.DatabaseError:
+                    continue
+                return key
+            self._connection, self._reader = self._connect(last), self._connect(last, read_only=True)
+            return last
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy under the same key: mode 0600, whole or not at all, durable on return.
+
+        Writers wait no longer than a step of 2 MB takes, and what they write meanwhile is in the copy: it is the state
+        at the end. Raises ``ConfigurationError`` (``backup_exists``) where there is a file.
+        """
+        if path.exists():
+            raise ConfigurationError(f"{path.name} exists and is not overwritten", code="backup_exists")
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with self._whole_file, self._faults():
+                self._copy_pages(temporary)
+            os.fsync(descriptor)
+            os.link(temporary, path)  # not a rename: that would overwrite
+        except OSError:
+            raise Unavailable(f"{path.name} cannot be written", code="storage_unavailable") from None
+        finally:
+            os.close(descriptor)
+            temporary.unlink()
+        sync_folder(path.parent)
+
+    def _copy_pages(self, path: Path) -> None:
+        target = sqlcipher.connect(str(path), isolation_level=None)
+        try:
+            target.execute(key_pragma("key", self._key.copy()))
+            target.execute("PRAGMA cipher_compatibility = 4")
+            target.execute("PRAGMA journal_mode = OFF")  # a copy that is cut off is thrown away
+            target.execute("PRAGMA synchronous = OFF")  # and synced once, at its end
+            with self._lock:
+                self._refuse_closed()
+                # The source is the connection that writes: its own later writes reach pages that are copied already.
+                self._connection.backup(target, pages=copy_step_pages, progress=self._let_others_write, sleep=0)
+        finally:
+            target.close()
+
+    def _let_others_write(self, _status: int, remaining: int, _total: int) -> None:
+        if remaining:
+            self._lock.release()
+            time.sleep(copy_pause_s)
+            self._lock.acquire()
+            self._refuse_closed()
+
+    def check(self) -> None:
+        """Read the whole file: the authenticity of every page, then the structure. Writers wait, readers do not.
+
+        Raises ``IntegrityFailure`` (``database_unreadable``).
+        """
+        with self._lock, self._faults():
+            self.empty_write_ahead_log()  # the pages are read from the file itself
+            fresh = self._connect(self._key.copy(), read_only=True)  # nothing hidden by pages in a cache
+            try:
+                found = fresh.execute("PRAGMA cipher_integrity_check").fetchall()
+                if not found and fresh.execute("PRAGMA integrity_check(1)").fetchall() == [("ok",)]:
+                    return
+            finally:
+                fresh.close()
+        raise IntegrityFailure(f"{self._path.name} is damaged", code="database_unreadable")
 
     def close(self) -> None:
         """Idempotent. Later calls raise ``Unavailable`` (``storage_unavailable``)."""
@@ -180,13 +275,10 @@ class SealedDatabase:
             self._closed = True
             self._reader.close()
             self._connection.close()  # the last one: moves the write-ahead log into the file and removes it
+            self._key.wipe()
             self._file_lock.release()
 
 
-def _make_durable(folder: Path) -> None:
-    """The new file's name survives a power cut: SQLite does not see to it for a file that exists already."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _ensure_key(key: bytes) -> None:
+    if len(key) != database_key_bytes:
+        raise ConfigurationError("a database key has 32 bytes", code="database_key_invalid")

@@ -1,62 +1,43 @@
 """The keys database: wrapped keys in one SQLCipher file. Implements ``KeyStore``; sees no key unwrapped.
 
-Keys end by being overwritten where they lie; no row is ever deleted or moved. SQLite's secure_delete is not enough: a
-page that splits or merges leaves copies of cells behind that no later delete finds; docs/decisions/0002-key-tree.md.
-So rows are of one size for life, are appended in the order of ``id``, and no index holds a key or a tag.
+Keys end by being overwritten where they lie; no row is ever deleted or moved: ``key_tables`` says how that is seen to.
+Rows are appended in the order of ``id``, and no index holds a key or a tag.
 
 Every record key is wrapped by its collection's current key: ``put`` refuses another version, so no version is stored
-beside each key.
+beside each key. Every collection key is wrapped by the one root that ``root`` names.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from sqlcipher3.dbapi2 import IntegrityError
+from sqlcipher3.dbapi2 import Connection, IntegrityError
 
 from secure_embed.errors import Conflict, NotFound
 from secure_embed.keys.database import SealedDatabase
-from secure_embed.keys.protocol import Shredded, WrappedCollection, WrappedKey
+from secure_embed.keys.key_tables import column, migrations, none, place, position_of, uncolumn
+from secure_embed.keys.locked import LockedMemory
+from secure_embed.keys.protocol import KeyBatch, Shredded, WrappedCollection, WrappedKey
 from secure_embed.types import Action, Position, Ticket
 
 __all__ = ["SqlcipherKeyStore"]
 
 batch_rows = 10_000
 first_position = Position(0)
-none = bytes(40)  # a wrapped key that is not there
-
-_migrations = (
-    """
-    CREATE TABLE collections (
-        id INTEGER PRIMARY KEY,
-        uuid BLOB NOT NULL UNIQUE CHECK (length(uuid) = 16),
-        dropped INTEGER NOT NULL DEFAULT 0 CHECK (dropped IN (0, 1)),
-        version INTEGER NOT NULL CHECK (version >= 1),
-        next_position INTEGER NOT NULL DEFAULT 0,
-        collection_key BLOB NOT NULL,
-        index_key BLOB NOT NULL CHECK (length(index_key) = 40),
-        lookup_key BLOB NOT NULL CHECK (length(lookup_key) = 40),
-        codes_key BLOB NOT NULL DEFAULT (zeroblob(40)) CHECK (length(codes_key) = 40)
-    ) STRICT;
-    CREATE TABLE record_keys (
-        id INTEGER PRIMARY KEY,
-        collection INTEGER NOT NULL REFERENCES collections (id),
-        position INTEGER NOT NULL CHECK (position >= 0),
-        shredded INTEGER NOT NULL DEFAULT 0 CHECK (shredded IN (0, 1)),
-        wrapped BLOB NOT NULL CHECK (length(wrapped) = 40),
-        subject_tag BLOB CHECK (length(subject_tag) = 32)
-    ) STRICT;
-    CREATE UNIQUE INDEX record_keys_by_position ON record_keys (collection, position)
-    """,
-)
 
 # zeroblob() of the same length: a row of the same size is written over the old one, in its place.
 _shred = (
     "UPDATE record_keys SET shredded = 1, wrapped = zeroblob(40),"
     " subject_tag = CASE WHEN subject_tag IS NULL THEN NULL ELSE zeroblob(32) END"
     " WHERE collection = ? AND shredded = 0"
+)
+_end_offer = "UPDATE offers SET used = 0, place = zeroblob(16), wrapped = zeroblob(40) WHERE used = 1 AND place = ?"
+_end_codes = "UPDATE collections SET codes_key = zeroblob(40) WHERE id = ? AND codes_key <> zeroblob(40)"
+_collection = (
+    "SELECT id, version, next_position, collection_key, index_key, lookup_key, codes_key"
+    " FROM collections JOIN counters ON collection = id WHERE dropped = 0"
 )
 
 Row = tuple[Any, ...]  # what SQLite gives; each use names the columns it asked for
@@ -65,39 +46,69 @@ Row = tuple[Any, ...]  # what SQLite gives; each use names the columns it asked 
 class SqlcipherKeyStore:
     """``KeyStore`` in one file. Safe to call from several threads; one process only."""
 
-    def __init__(self, path: Path, key: bytes) -> None:
+    def __init__(self, path: Path, key: bytes, memory: LockedMemory | None = None) -> None:
         """``key``: 32 bytes. Raises what :class:`SealedDatabase` raises."""
-        self._database = SealedDatabase(path, key, migrations=_migrations)
+        self.database = SealedDatabase(path, key, migrations=migrations, memory=memory)
+
+    # --- collections -----------------------------------------------------------------------------------------------
 
     def create_collection(self, wrapped: WrappedCollection) -> None:
-        sql = "INSERT INTO collections (uuid, version, collection_key, index_key, lookup_key) VALUES (?, ?, ?, ?, ?)"
-        keys = (wrapped.collection_key, wrapped.index_key, wrapped.lookup_key)
+        sql = "INSERT INTO collections (uuid, collection_key, index_key, lookup_key) VALUES (?, ?, ?, ?)"
+        keys = (column(wrapped.collection_key), wrapped.index_key, wrapped.lookup_key)
         try:
-            with self._database.transaction() as run:
-                run.execute(sql, (wrapped.uuid.bytes, wrapped.version, *keys))
+            with self.database.transaction() as run:
+                run.execute("INSERT OR IGNORE INTO root VALUES (1, ?)", (wrapped.root_key_id,))
+                self._ensure_root(wrapped)
+                number = run.execute(sql, (wrapped.uuid.bytes, *keys)).lastrowid
+                run.execute("INSERT INTO counters (collection, version) VALUES (?, ?)", (number, wrapped.version))
         except IntegrityError:
             raise Conflict("the collection has keys already", code="collection_exists") from None
 
     def collection(self, uuid: UUID) -> WrappedCollection:
-        _, version, _, collection_key, index_key, lookup_key, codes_key = self._row(uuid)
+        sql = f"SELECT found.*, key_id FROM ({_collection} AND uuid = ?) AS found, root"
+        _, version, _, collection_key, index_key, lookup_key, codes_key, root = self._one(sql, uuid)
         return WrappedCollection(
             uuid=uuid,
             version=version,
-            collection_key=collection_key,
+            root_key_id=root,
+            collection_key=uncolumn(collection_key),
             index_key=index_key,
             lookup_key=lookup_key,
             codes_key=None if codes_key == none else codes_key,
         )
+
+    def put_codes_key(self, uuid: UUID, wrapped: bytes, *, version: int) -> None:
+        with self.database.transaction() as run:
+            number, stored, *_ = self._row(uuid)
+            if version != stored:
+                raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
+            run.execute("UPDATE collections SET codes_key = ? WHERE id = ?", (wrapped, number))
+
+    def drop_collection(self, uuid: UUID, *, ticket: Ticket) -> None:
+        """Idempotent. The uuid cannot be used again."""
+        ticket.require(Action.RECORD_ERASE, Action.COLLECTION_ERASE)
+        with self.database.transaction() as run:
+            found = run.execute("SELECT id FROM collections WHERE uuid = ?", (uuid.bytes,)).fetchone()
+            if found is not None:
+                run.execute(_shred, found)
+                run.executemany(_end_offer, [(at,) for at, _ in self._offers(found[0])])
+                run.execute(
+                    "UPDATE collections SET dropped = 1, collection_key = zeroblob(512), index_key = zeroblob(40),"
+                    " lookup_key = zeroblob(40), codes_key = zeroblob(40) WHERE id = ?",
+                    found,
+                )
+        self.database.empty_write_ahead_log()
+
+    # --- record keys -----------------------------------------------------------------------------------------------
 
     def put(self, uuid: UUID, keys: Sequence[WrappedKey]) -> None:
         """Raises ``Conflict``: ``position_taken`` for a position that has or ever had a key, ``key_version_stale``
         for keys wrapped by another version of the collection key than the stored one."""
         if not keys:
             return
-        with self._database.transaction() as run:
+        with self.database.transaction() as run:
             number, version, next_position, *_ = self._row(uuid)
-            if any(key.version != version for key in keys):
-                raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
+            _ensure_version(keys, version)
             positions = {key.position for key in keys}
             if len(positions) != len(keys) or min(positions) < next_position:
                 raise Conflict("a position was used before", code="position_taken")
@@ -105,19 +116,19 @@ class SqlcipherKeyStore:
                 "INSERT INTO record_keys (collection, position, wrapped, subject_tag) VALUES (?, ?, ?, ?)",
                 [(number, key.position, key.wrapped, key.subject_tag) for key in keys],
             )
-            run.execute("UPDATE collections SET next_position = ? WHERE id = ?", (max(positions) + 1, number))
+            run.execute("UPDATE counters SET next_position = ? WHERE collection = ?", (max(positions) + 1, number))
 
     def wrapped(self, uuid: UUID, *, since: Position = first_position) -> Iterator[WrappedKey]:
         """Read in batches of 10,000, each one consistent view: a writer in between is seen in part."""
         sql = (
-            "SELECT k.position, c.version, k.subject_tag, k.wrapped FROM record_keys k JOIN collections c"
-            " ON c.id = k.collection WHERE c.uuid = ? AND k.position >= ? AND k.shredded = 0"
+            "SELECT k.position, c.version, k.subject_tag, k.wrapped FROM record_keys k JOIN counters c"
+            " ON c.collection = k.collection WHERE k.collection = ? AND k.position >= ? AND k.shredded = 0"
             " ORDER BY k.position LIMIT ?"
         )
-        self._row(uuid)
+        number, *_ = self._row(uuid)
         start: int = since
         while True:
-            batch: list[Row] = self._database.rows(sql, (uuid.bytes, start, batch_rows))
+            batch: list[Row] = self.database.rows(sql, (number, start, batch_rows))
             for position, version, subject_tag, wrapped in batch:
                 yield WrappedKey(position=position, version=version, subject_tag=subject_tag, wrapped=wrapped)
             if len(batch) < batch_rows:
@@ -130,81 +141,175 @@ class SqlcipherKeyStore:
     def positions_of_subject(self, uuid: UUID, subject_tag: bytes) -> tuple[Position, ...]:
         """Ascending. No index holds tags, so it reads every key of the collection: about 1 s a million."""
         sql = "SELECT position FROM record_keys WHERE collection = ? AND subject_tag = ? AND shredded = 0 ORDER BY position"
-        found: list[Row] = self._database.rows(sql, (self._row(uuid)[0], subject_tag))
+        found: list[Row] = self.database.rows(sql, (self._row(uuid)[0], subject_tag))
         return tuple(Position(position) for (position,) in found)
 
-    def put_codes_key(self, uuid: UUID, wrapped: bytes, *, version: int) -> None:
-        with self._database.transaction() as run:
-            number, stored, *_ = self._row(uuid)
-            if version != stored:
-                raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
-            run.execute("UPDATE collections SET codes_key = ? WHERE id = ?", (wrapped, number))
-
     def shred(self, uuid: UUID, at: Sequence[Position], *, ticket: Ticket) -> Shredded:
-        """Overwrites keys and subject tags in place, then empties the write-ahead log."""
+        """Overwrites keys, offers and subject tags in place, then empties the write-ahead log."""
         ticket.require(Action.RECORD_ERASE)
         sql = f"{_shred} AND position IN (SELECT value FROM json_each(?)) RETURNING position"
-        with self._database.transaction() as run:
+        with self.database.transaction() as run:
             number, version, *_ = self._row(uuid)
             gone = [position for (position,) in run.execute(sql, (number, json.dumps([int(p) for p in at])))]
-            run.execute(
-                "UPDATE collections SET codes_key = zeroblob(40) WHERE id = ? AND codes_key <> ?", (number, none)
-            )
+            run.executemany(_end_offer, [(place(number, position),) for position in gone])
+            run.execute(_end_codes, (number,))
         # Always, not only when something was deleted now: an earlier call may have stopped between the two.
-        self._database.empty_write_ahead_log()
+        self.database.empty_write_ahead_log()
         return Shredded(positions=tuple(sorted(gone)), key_version=version, version_destroyed=False)
 
-    def replace_version(self, new: WrappedCollection, keys: Sequence[WrappedKey]) -> None:
-        """The rows are overwritten in place, then the write-ahead log is emptied: the old version is in neither."""
-        with self._database.transaction() as run:
-            number, version, *_ = self._row(new.uuid)
-            stored: list[Row] = self._database.rows(
-                "SELECT position FROM record_keys WHERE collection = ? AND shredded = 0 ORDER BY position", (number,)
-            )
-            if new.version != version + 1 or any(key.version != new.version for key in keys):
-                raise Conflict("the collection's key has another version", code="key_version_stale")
-            if sorted(key.position for key in keys) != [position for (position,) in stored]:
-                raise Conflict("the collection's records changed meanwhile", code="record_keys_changed")
-            run.executemany(
-                "UPDATE record_keys SET wrapped = ? WHERE collection = ? AND position = ?",
-                [(key.wrapped, number, key.position) for key in keys],
-            )
-            run.execute(
-                "UPDATE collections SET version = ?, collection_key = ?, index_key = ?, lookup_key = ?,"
-                " codes_key = zeroblob(40) WHERE id = ?",
-                (new.version, new.collection_key, new.index_key, new.lookup_key, number),
-            )
-        self._database.empty_write_ahead_log()
+    # --- offers ----------------------------------------------------------------------------------------------------
 
-    def drop_collection(self, uuid: UUID, *, ticket: Ticket) -> None:
-        """Idempotent. The uuid cannot be used again."""
-        ticket.require(Action.RECORD_ERASE, Action.COLLECTION_ERASE)
-        with self._database.transaction() as run:
-            found = run.execute("SELECT id FROM collections WHERE uuid = ?", (uuid.bytes,)).fetchone()
-            if found is not None:
-                run.execute(_shred, found)
-                run.execute(
-                    "UPDATE collections SET dropped = 1, collection_key = zeroblob(length(collection_key)),"
-                    " index_key = zeroblob(40), lookup_key = zeroblob(40), codes_key = zeroblob(40) WHERE id = ?",
-                    found,
+    def offer(self, uuid: UUID, keys: Sequence[WrappedKey]) -> None:
+        """Into rows of earlier offers where there are any: the table stays as small as the largest batch."""
+        with self.database.transaction() as run:
+            number, version, *_ = self._row(uuid)
+            _ensure_version(keys, version)
+            self._ensure_live(number, [key.position for key in keys])
+            free: list[Row] = self.database.rows("SELECT id FROM offers WHERE used = 0 LIMIT ?", (len(keys),))
+            rows = [(place(number, key.position), key.wrapped) for key in keys]
+            try:
+                run.executemany(
+                    "UPDATE offers SET used = 1, place = ?, wrapped = ? WHERE id = ?",
+                    [(*row, slot) for row, (slot,) in zip(rows, free, strict=False)],
                 )
-        self._database.empty_write_ahead_log()
+                run.executemany("INSERT INTO offers (used, place, wrapped) VALUES (1, ?, ?)", rows[len(free) :])
+            except IntegrityError:
+                raise Conflict("a record has an offered key already", code="key_offered") from None
+
+    def offered(self, uuid: UUID) -> Sequence[WrappedKey]:
+        number, version, *_ = self._row(uuid)
+        return [
+            WrappedKey(position=position_of(at), version=version, subject_tag=None, wrapped=wrapped)
+            for at, wrapped in self._offers(number)
+        ]
+
+    def promote(self, uuid: UUID, at: Sequence[Position]) -> tuple[Position, ...]:
+        """Overwrites the old keys and the offers in place, then empties the write-ahead log."""
+        return self._settle(uuid, at, promote=True)
+
+    def withdraw(self, uuid: UUID, at: Sequence[Position]) -> tuple[Position, ...]:
+        return self._settle(uuid, at, promote=False)
+
+    def _settle(self, uuid: UUID, at: Sequence[Position], *, promote: bool) -> tuple[Position, ...]:
+        wanted = set(at)
+        sql = "UPDATE record_keys SET wrapped = ? WHERE collection = ? AND position = ? AND shredded = 0"
+        with self.database.transaction() as run:
+            number, *_ = self._row(uuid)
+            found = [(position_of(where), where, wrapped) for where, wrapped in self._offers(number)]
+            settled = [row for row in found if row[0] in wanted]
+            if promote:
+                run.executemany(sql, [(wrapped, number, position) for position, _, wrapped in settled])
+            run.executemany(_end_offer, [(where,) for _, where, _ in settled])
+        self.database.empty_write_ahead_log()
+        return tuple(position for position, _, _ in settled)
+
+    def _offers(self, number: int) -> list[Row]:
+        """place, wrapped; in the order of positions."""
+        sql = "SELECT place, wrapped FROM offers WHERE used = 1 AND place >= ? AND place < ? ORDER BY place"
+        return self.database.rows(sql, (place(number, 0), place(number + 1, 0)))
+
+    def _ensure_live(self, number: int, positions: Sequence[Position]) -> None:
+        sql = (
+            "SELECT count(*) FROM record_keys WHERE collection = ? AND shredded = 0"
+            " AND position IN (SELECT value FROM json_each(?))"
+        )
+        ((live,),) = self.database.rows(sql, (number, json.dumps([int(p) for p in positions])))
+        if live != len(positions):
+            raise Conflict("the collection's records changed meanwhile", code="record_keys_changed")
+
+    # --- rotation --------------------------------------------------------------------------------------------------
+
+    def replace_version(self, new: WrappedCollection, rewrap: Callable[[KeyBatch], Sequence[bytes]]) -> None:
+        """The rows are overwritten in place, then the write-ahead log is emptied: the old version is in neither."""
+        with self.database.transaction() as run:
+            number, version, *_ = self._row(new.uuid)
+            self._ensure_root(new)
+            if new.version != version + 1:
+                raise Conflict("the collection's key has another version", code="key_version_stale")
+            self._rewrap_records(run, number, rewrap)
+            self._rewrap_offers(run, number, rewrap)
+            run.execute("UPDATE counters SET version = ? WHERE collection = ?", (new.version, number))
+            run.execute(
+                "UPDATE collections SET collection_key = ?, index_key = ?, lookup_key = ?, codes_key = zeroblob(40)"
+                " WHERE id = ?",
+                (column(new.collection_key), new.index_key, new.lookup_key, number),
+            )
+        self.database.empty_write_ahead_log()
+
+    def _rewrap_records(self, run: Connection, number: int, rewrap: Callable[[KeyBatch], Sequence[bytes]]) -> None:
+        sql = (
+            "SELECT id, position, wrapped FROM record_keys WHERE collection = ? AND position >= ? AND shredded = 0"
+            " ORDER BY position LIMIT ?"
+        )
+        start = 0
+        while rows := self.database.rows(sql, (number, start, batch_rows)):
+            batch: list[Row] = rows
+            ids, positions, wrapped = zip(*batch, strict=True)
+            fresh = rewrap(KeyBatch(positions=positions, wrapped=wrapped, offered=False))
+            run.executemany("UPDATE record_keys SET wrapped = ? WHERE id = ?", zip(fresh, ids, strict=True))
+            start = positions[-1] + 1
+
+    def _rewrap_offers(self, run: Connection, number: int, rewrap: Callable[[KeyBatch], Sequence[bytes]]) -> None:
+        offers = self._offers(number)
+        for start in range(0, len(offers), batch_rows):
+            places, wrapped = zip(*offers[start : start + batch_rows], strict=True)
+            fresh = rewrap(KeyBatch(positions=[*map(position_of, places)], wrapped=wrapped, offered=True))
+            sql = "UPDATE offers SET wrapped = ? WHERE used = 1 AND place = ?"
+            run.executemany(sql, zip(fresh, places, strict=True))
+
+    def root_key_id(self) -> str | None:
+        found: list[Row] = self.database.rows("SELECT key_id FROM root")
+        return str(found[0][0]) if found else None
+
+    def rewrap_root(self, new_root_key_id: str, rewrap: Callable[[UUID, int, bytes], bytes]) -> int:
+        """``rewrap`` may ask a provider across a network: it is called before the transaction, and again within it only
+        for what changed meanwhile. Rows are overwritten in place, then the write-ahead log is emptied."""
+        before = {row[:4]: column(_rewrapped(row, rewrap)) for row in self._wrapped_by_root()}
+        with self.database.transaction() as run:
+            fresh = [
+                (before.get(row[:4]) or column(_rewrapped(row, rewrap)), row[0]) for row in self._wrapped_by_root()
+            ]
+            run.executemany("UPDATE collections SET collection_key = ? WHERE id = ?", fresh)
+            run.execute("INSERT OR REPLACE INTO root VALUES (1, ?)", (new_root_key_id,))
+        self.database.empty_write_ahead_log()
+        return len(fresh)
+
+    def _wrapped_by_root(self) -> list[Row]:
+        """id, uuid, version, collection_key."""
+        return self.database.rows(
+            "SELECT id, uuid, version, collection_key FROM collections JOIN counters ON collection = id WHERE dropped = 0"
+        )
+
+    # --- the file --------------------------------------------------------------------------------------------------
 
     @property
     def generation(self) -> int:
         """Of the file: see :attr:`SealedDatabase.generation`."""
-        return self._database.generation
+        return self.database.generation
 
     def close(self) -> None:
-        self._database.close()
+        self.database.close()
+
+    def _ensure_root(self, wrapped: WrappedCollection) -> None:
+        if self.root_key_id() != wrapped.root_key_id:
+            raise Conflict("the root key was rotated meanwhile", code="root_key_stale")
 
     def _row(self, uuid: UUID) -> Row:
-        """id, version, next_position, collection_key, index_key, lookup_key, codes_key. Raises ``NotFound``."""
-        rows: list[Row] = self._database.rows(
-            "SELECT id, version, next_position, collection_key, index_key, lookup_key, codes_key FROM collections"
-            " WHERE uuid = ? AND dropped = 0",
-            (uuid.bytes,),
-        )
+        """id, version, next_position and keys. Raises ``NotFound``."""
+        return self._one(f"{_collection} AND uuid = ?", uuid)
+
+    def _one(self, sql: str, uuid: UUID) -> Row:
+        rows: list[Row] = self.database.rows(sql, (uuid.bytes,))
         if not rows:
             raise NotFound("the collection has no keys", code="collection_not_found")
         return rows[0]
+
+
+def _ensure_version(keys: Sequence[WrappedKey], version: int) -> None:
+    if any(key.version != version for key in keys):
+        raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
+
+
+def _rewrapped(row: Row, rewrap: Callable[[UUID, int, bytes], bytes]) -> bytes:
+    _, uuid, version, stored = row
+    return rewrap(UUID(bytes=uuid), version, uncolumn(stored))

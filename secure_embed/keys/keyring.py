@@ -2,50 +2,33 @@
 collection keys, bound to their place. Format: docs/formats.md. No record, no database is known here.
 """
 
-import base64
-import json
-import secrets
-import struct
-from enum import StrEnum
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from threading import Lock
 from uuid import UUID, uuid4
 
-from secure_embed.errors import ConfigurationError, Unavailable
-from secure_embed.keys.locked import LockedMemory
-from secure_embed.keys.private_files import read_bounded, write_new
+from secure_embed.errors import Conflict, Unavailable
+from secure_embed.keys.keyring_file import KeyringFile, Purpose, Secret, next_path
+from secure_embed.keys.locked import Held, LockedMemory
 from secure_embed.keys.protocol import KeyProvider
-from secure_embed.keys.sealing import key_bytes
-from secure_embed.keys.strict_json import StrictObject
+from secure_embed.keys.root import NewKey, Root
+from secure_embed.keys.successor import LeftOver, Successor
 
-__all__ = ["Keyring", "Secret"]
-
-_format = "secure_embed/keyring/v1"
-_members = ("format", "deployment_id", "provider", "key_id", "secrets")
-_wrap_domain = b"secure_embed/wrap/v1"
-
-
-class Secret(StrEnum):
-    """What each deployment secret (32 bytes) is for."""
-
-    DATA_STORE = "data_store"
-    KEYS_STORE = "keys_store"
-    RISK_STORE = "risk_store"
-    CATALOGUE = "catalogue"
-    LOG_SIGNING = "log_signing"
-    LOG_HMAC = "log_hmac"
+__all__ = ["Keyring", "NewKey", "Purpose", "Secret"]
 
 
 class Keyring:
-    """The unlocked secrets and the provider they came from. The provider stays its owner's to close, and so does
-    ``memory``, where the secrets lie and where the keys of collections are put beside them."""
+    """The unlocked secrets and the root they came from. Its provider stays its owner's to close, and so does
+    ``memory``, where the secrets lie and where the keys of collections are put beside them. Thread safe."""
 
-    def __init__(
-        self, deployment_id: UUID, unlocked: dict[Secret, bytes], provider: KeyProvider, memory: LockedMemory | None
-    ) -> None:
-        self.deployment_id = deployment_id
+    def __init__(self, path: Path, root: Root, unlocked: Mapping[Secret, bytes], memory: LockedMemory | None) -> None:
+        self.deployment_id = root.deployment_id
         self.memory = LockedMemory() if memory is None else memory
-        self._secrets = {name: self.memory.hold(secret) for name, secret in unlocked.items()}
-        self._provider = provider
+        self._path = path
+        self._root = root
+        self._secrets: Mapping[Secret, Held] = {name: self.memory.hold(secret) for name, secret in unlocked.items()}
+        self._successor: Successor | None = None
+        self._changing = Lock()  # of root, secrets and successor together
         self._closed = False
 
     @classmethod
@@ -54,71 +37,100 @@ class Keyring:
 
         Raises ``ConfigurationError`` (``key_file_exists``).
         """
-        deployment_id = uuid4()
-        unlocked = {name: secrets.token_bytes(key_bytes) for name in Secret}
-        described = provider.describe()
-        wrapped = {
-            name.value: base64.b64encode(provider.wrap(key, _secret_context(deployment_id, name))).decode()
-            for name, key in unlocked.items()
-        }
-        document = {
-            "format": _format,
-            "deployment_id": str(deployment_id),
-            "provider": described.kind,
-            "key_id": described.key_id,
-            "secrets": wrapped,
-        }
-        write_new(path, json.dumps(document, indent=1).encode() + b"\n")
-        return cls(deployment_id, unlocked, provider, memory)
+        root = Root(provider, uuid4())
+        made = {name: root.new_secret(name) for name in Secret}
+        root.file(Purpose.CREATE, {name: new.wrapped for name, new in made.items()}).write(path)
+        return cls(path, root, {name: new.key for name, new in made.items()}, memory)
 
     @classmethod
     def open(cls, path: Path, provider: KeyProvider, memory: LockedMemory | None = None) -> "Keyring":
         """Raises ``ConfigurationError``: ``key_file_missing``, ``key_file_invalid``, ``root_key_mismatch`` for a
         keyring of another root; ``SealedValueUnreadable`` for a secret that was changed, swapped or wrapped elsewhere.
         """
-        document = StrictObject(read_bounded(path), file=path.name, members=_members)
-        wrapped = document.data_by_name("secrets", list(Secret))
-        written = document.text("deployment_id")
-        try:
-            deployment_id = UUID(written)
-        except ValueError:
-            raise document.invalid() from None
-        if document.text("format") != _format or str(deployment_id) != written:
-            raise document.invalid()
-        described = provider.describe()
-        if (document.text("provider"), document.text("key_id")) != (described.kind, described.key_id):
-            raise ConfigurationError(f"{path.name} belongs to another root key", code="root_key_mismatch")
-        unlocked = {name: provider.unwrap(wrapped[name], _secret_context(deployment_id, name)) for name in Secret}
-        return cls(deployment_id, unlocked, provider, memory)
+        file = KeyringFile.read(path)
+        root = Root(provider, file.deployment_id)
+        return cls(path, root, root.opened(file, name=path.name), memory)
+
+    # --- secrets and collection keys -------------------------------------------------------------------------------
 
     def secret(self, name: Secret) -> bytes:
         """32 bytes; the copy is the caller's to drop."""
-        return self._secrets[name].copy()
+        with self._changing:
+            return self._secrets[name].copy()
 
-    def wrap_collection_key(self, key: bytes, uuid: UUID, version: int) -> bytes:
-        """Bound to this deployment, the collection and the version."""
-        self._refuse_closed()
-        return self._provider.wrap(key, _collection_context(self.deployment_id, uuid, version))
+    @property
+    def root_key_id(self) -> str:
+        """Of the root that wraps new collection keys."""
+        return self._root.key_id
 
-    def unwrap_collection_key(self, wrapped: bytes, uuid: UUID, version: int) -> bytes:
-        """Raises ``SealedValueUnreadable`` for a key of another place, root or version."""
+    def new_collection_key(self, uuid: UUID, version: int) -> NewKey:
+        """Drawn where the root key lies when that place makes keys; bound to deployment, collection and version."""
         self._refuse_closed()
-        return self._provider.unwrap(wrapped, _collection_context(self.deployment_id, uuid, version))
+        return self._root.new_collection_key(uuid, version)
+
+    def unwrap_collection_key(self, wrapped: bytes, uuid: UUID, version: int, *, root_key_id: str) -> bytes:
+        """Raises ``SealedValueUnreadable`` for a key of another place or version, ``Conflict`` (``root_key_stale``)
+        for one of another root than the present one and its successor."""
+        self._refuse_closed()
+        with self._changing:
+            roots = [self._root, *([self._successor.root] if self._successor is not None else [])]
+        for root in roots:
+            if root.key_id == root_key_id:
+                return root.unwrap_collection_key(wrapped, uuid, version)
+        raise Conflict("the root key was rotated meanwhile", code="root_key_stale")
 
     def close(self) -> None:
         """Overwrite the secrets, as far as CPython allows. Later calls raise ``Unavailable`` (``keys_closed``)."""
-        self._closed = True
-        for secret in self._secrets.values():
+        with self._changing:
+            self._closed = True
+            secrets, successor = self._secrets, self._successor
+        for secret in secrets.values():
             secret.wipe()
+        if successor is not None:
+            successor.close()
+
+    # --- successors ------------------------------------------------------------------------------------------------
+
+    def prepare(
+        self, purpose: Purpose, *, provider: KeyProvider | None = None, renew: Collection[Secret] = ()
+    ) -> Successor:
+        """Write ``keyring.next.json``: the same secrets, but new ones for ``renew``, wrapped by ``provider`` or else by
+        the present one. Durable on return, and read again from the file. Nothing else has changed then.
+
+        Raises ``ConfigurationError`` (``key_file_exists``) while there is one, and what the provider raises.
+        """
+        self._refuse_closed()
+        root = self._root if provider is None else Root(provider, self.deployment_id)
+        wrapped: dict[Secret, bytes] = {}
+        for name in Secret:
+            wrapped[name] = (
+                root.new_secret(name).wrapped if name in renew else root.wrap_secret(name, self.secret(name))
+            )
+        root.file(purpose, wrapped).write(next_path(self._path))
+        opened = root.opened(KeyringFile.read(next_path(self._path)), name=next_path(self._path).name)
+        held = {name: self.memory.hold(secret) for name, secret in opened.items()}
+        successor = Successor(self._path, purpose, root, held, self._ended)
+        with self._changing:
+            self._successor = successor
+        return successor
+
+    @staticmethod
+    def pending(path: Path) -> LeftOver | None:
+        """What a crash has left beside the keyring at ``path``. Settle it before :meth:`open`: see ``successor``.
+
+        Raises ``ConfigurationError`` (``key_file_invalid``).
+        """
+        return LeftOver(path) if next_path(path).exists() else None
+
+    def _ended(self, successor: Successor, committed: bool) -> None:
+        with self._changing:
+            self._successor = None
+            if not committed:
+                return
+            old, self._secrets, self._root = self._secrets, successor.secrets, successor.root
+        for held in old.values():
+            held.wipe()
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise Unavailable("the keyring is closed", code="keys_closed")
-
-
-def _secret_context(deployment_id: UUID, name: Secret) -> bytes:
-    return _wrap_domain + b"\x01" + deployment_id.bytes + name.value.encode("ascii")
-
-
-def _collection_context(deployment_id: UUID, uuid: UUID, version: int) -> bytes:
-    return _wrap_domain + b"\x02" + deployment_id.bytes + uuid.bytes + struct.pack(">I", version)

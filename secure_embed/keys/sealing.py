@@ -5,6 +5,7 @@ No key is stored or chosen here, and nothing is written. Source: NIST SP 800-38D
 
 import os
 import struct
+from collections.abc import Mapping
 from enum import IntEnum
 from uuid import UUID
 
@@ -14,7 +15,16 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from secure_embed.errors import SealedValueUnreadable
 from secure_embed.types import Field
 
-__all__ = ["CatalogueValue", "IndexValue", "Place", "open_bound", "seal_bound", "sealed_overhead_bytes", "vector_bytes"]
+__all__ = [
+    "CatalogueValue",
+    "IndexValue",
+    "Place",
+    "open_bound",
+    "seal_bound",
+    "seal_fields",
+    "sealed_overhead_bytes",
+    "vector_bytes",
+]
 
 HEADER = b"\x01\x00\x00\x00\x01"  # AES-256-GCM, first generation of the sealing key
 nonce_bytes = 12
@@ -46,6 +56,7 @@ class CatalogueValue(IntEnum):
     ERASURE = 33
     HOLD = 34
     TASK = 35
+    MARK = 36  # under the deployment's id
 
 
 class Place:
@@ -76,6 +87,21 @@ def seal_bound(key: bytes | bytearray, plaintext: bytes, additional: bytes) -> b
     """Seal under ``key`` (32 bytes). ``additional`` must hold the header; :class:`Place` sees to it for values."""
     nonce = os.urandom(nonce_bytes)
     return b"".join((HEADER, nonce, AESGCM(key).encrypt(nonce, plaintext, additional)))
+
+
+def seal_fields(
+    place: Place, position: int, fields: Mapping[Field, bytes], space_digest: bytes
+) -> tuple[bytes, dict[Field, bytes]]:
+    """Seal the values of one record under a new key. Gives the key (32 bytes) and the sealed values."""
+    drawn = os.urandom(key_bytes + nonce_bytes * len(fields))
+    record_key = drawn[:key_bytes]
+    cipher = AESGCM(record_key)
+    row: dict[Field, bytes] = {}
+    for number, (field, plaintext) in enumerate(fields.items()):
+        nonce = drawn[key_bytes + nonce_bytes * number : key_bytes + nonce_bytes * (number + 1)]
+        additional = place.record(position, field, space_digest)
+        row[field] = b"".join((HEADER, nonce, cipher.encrypt(nonce, plaintext, additional)))
+    return record_key, row
 
 
 def open_bound(key: bytes | bytearray, sealed: bytes, additional: bytes, *, where: str) -> bytes:

@@ -1,16 +1,15 @@
 """The wrapped record keys of one collection in memory, by position: 41 bytes a record, erased ones included.
 
 Nothing is unwrapped here. One writer at a time (its owner's lock); readers take no lock and see every row whole or
-absent: a row is written before it is marked present, and marked absent before it is overwritten.
+absent: a row is written before it is marked present, and marked absent before it is zeroed.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from secure_embed.errors import IntegrityFailure
-from secure_embed.keys.protocol import WrappedKey
 from secure_embed.keys.wrapping import wrapped_bytes
 from secure_embed.types import Positions
 
@@ -29,25 +28,31 @@ class WrappedTable:
         self._present = np.zeros(len(self._rows), dtype=np.bool_)
 
     @property
+    def capacity(self) -> int:
+        return len(self._present)
+
+    @property
     def count(self) -> int:
         return int(np.count_nonzero(self._present))
 
     def has(self, position: int) -> bool:
         return 0 <= position < len(self._present) and bool(self._present[position])
 
-    def holding(self, keys: Iterable[WrappedKey]) -> "WrappedTable":
-        """Add the keys and return the table that has them: this one, or a larger copy."""
-        added = list(keys)
-        if not added:
+    def holding(self, positions: Sequence[int], wrapped: Sequence[bytes]) -> "WrappedTable":
+        """Add n keys and return the table that has them: this one, or a larger copy."""
+        if not positions:
             return self
-        table = self._at_least(max(key.position for key in added) + 1)
-        joined = b"".join(key.wrapped for key in added)
-        if len(joined) != wrapped_bytes * len(added):
-            raise IntegrityFailure("a wrapped record key has another length", code="key_store_invalid")
-        at = np.fromiter((key.position for key in added), dtype=np.int64, count=len(added))
-        table._rows[at] = np.frombuffer(joined, dtype=np.uint8).reshape(-1, wrapped_bytes)
+        table = self._at_least(max(positions) + 1)
+        at = np.array(positions, dtype=np.int64)
+        table._rows[at] = _rows(wrapped)
         table._present[at] = True
         return table
+
+    def overwrite(self, positions: Sequence[int], wrapped: Sequence[bytes]) -> None:
+        """Put n other keys in place of those that are here. A reader may meet a row of which half is written: its
+        caller keeps the new key where such a reader finds it (``CollectionKeys.promote``)."""
+        if positions:
+            self._rows[np.array(positions, dtype=np.int64)] = _rows(wrapped)
 
     def drop(self, at: Positions) -> None:
         """``at``: (n,) int64. Positions that are not here are passed over."""
@@ -76,3 +81,10 @@ class WrappedTable:
         larger._rows[:have] = self._rows
         larger._present[:have] = self._present
         return larger
+
+
+def _rows(wrapped: Sequence[bytes]) -> npt.NDArray[np.uint8]:
+    joined = b"".join(wrapped)
+    if len(joined) != wrapped_bytes * len(wrapped):
+        raise IntegrityFailure("a wrapped record key has another length", code="key_store_invalid")
+    return np.frombuffer(joined, dtype=np.uint8).reshape(-1, wrapped_bytes)

@@ -3,16 +3,15 @@
 It binds no place: values say where they belong (sealing.py), the root's own wrapping does too (keyring.py).
 """
 
-from collections.abc import Iterable
 from uuid import UUID
 
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from secure_embed.errors import SealedValueUnreadable
-from secure_embed.keys.keyring import Keyring
-from secure_embed.keys.protocol import WrappedCollection, WrappedKey
+from secure_embed.keys.protocol import WrappedCollection
+from secure_embed.keys.root import NewKey
 
-__all__ = ["rewrap", "unwrap_key", "wrap_collection", "wrapped_bytes"]
+__all__ = ["unwrap_key", "wrap_collection", "wrapped_bytes"]
 
 wrapped_bytes = 40
 
@@ -27,27 +26,13 @@ def unwrap_key(key: bytes, wrapped: bytes, *, where: str) -> bytes:
         raise SealedValueUnreadable(where) from None
 
 
-def wrap_collection(
-    keyring: Keyring, uuid: UUID, version: int, *, key: bytes, index_key: bytes, lookup_key: bytes
-) -> WrappedCollection:
-    """The collection key under the root, the index and lookup keys under the collection key."""
+def wrap_collection(uuid: UUID, version: int, new: NewKey, *, index_key: bytes, lookup_key: bytes) -> WrappedCollection:
+    """``new`` is the collection key, wrapped by the root; the index and lookup keys are wrapped by it."""
     return WrappedCollection(
         uuid=uuid,
         version=version,
-        collection_key=keyring.wrap_collection_key(key, uuid, version),
-        index_key=aes_key_wrap(key, index_key),
-        lookup_key=aes_key_wrap(key, lookup_key),
+        root_key_id=new.root_key_id,
+        collection_key=new.wrapped,
+        index_key=aes_key_wrap(new.key, index_key),
+        lookup_key=aes_key_wrap(new.key, lookup_key),
     )
-
-
-def rewrap(keys: Iterable[WrappedKey], *, old: bytes, new: bytes, version: int) -> list[WrappedKey]:
-    """The same record keys under the collection key ``new`` of ``version``."""
-    return [
-        WrappedKey(
-            position=held.position,
-            version=version,
-            subject_tag=held.subject_tag,
-            wrapped=aes_key_wrap(new, unwrap_key(old, held.wrapped, where="record key")),
-        )
-        for held in keys
-    ]

@@ -54,7 +54,7 @@ def test_a_record_moved_with_its_wrapped_key(here: Unlocked, deployment: tuple[K
     """A record key unwraps at any position of its collection; what it sealed still opens at its own alone."""
     keys, sealed = here
     _, store = deployment
-    with store._database.transaction() as run:  # the attacker has the key of the keys database too
+    with store.database.transaction() as run:  # the attacker has the key of the keys database too
         (first,), (second,) = run.execute("SELECT wrapped FROM record_keys ORDER BY position").fetchall()
         for position, wrapped in ((0, second), (1, first)):
             run.execute("UPDATE record_keys SET wrapped = ? WHERE position = ?", (wrapped, position))
@@ -75,7 +75,7 @@ def test_between_collections(here: Unlocked, deployment: tuple[Keyring, Sqlciphe
 def test_a_whole_collection_under_another_uuid(here: Unlocked, deployment: tuple[Keyring, SqlcipherKeyStore]) -> None:
     keys, _ = here
     keyring, store = deployment
-    with store._database.transaction() as run:
+    with store.database.transaction() as run:
         run.execute("UPDATE collections SET uuid = ? WHERE uuid = ?", (UUID(int=77).bytes, keys.uuid.bytes))
     with pytest.raises(SealedValueUnreadable):
         CollectionKeys.unlock(keyring, store, UUID(int=77))
@@ -124,7 +124,7 @@ def test_index_and_lookup_keys_swapped_in_the_keys_database(
     keys, _ = here
     codebook = keys.seal_index(IndexValue.CODEBOOK, b"centroids")
     keyring, store = deployment
-    with store._database.transaction() as run:
+    with store.database.transaction() as run:
         run.execute("UPDATE collections SET index_key = lookup_key, lookup_key = index_key")
     with pytest.raises(SealedValueUnreadable):
         CollectionKeys.unlock(keyring, store, keys.uuid).open_index(IndexValue.CODEBOOK, codebook)

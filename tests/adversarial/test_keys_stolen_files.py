@@ -1,5 +1,6 @@
 """An attacker has copies of key files, or puts old or foreign ones in place. Nothing opens but with what belongs to it."""
 
+import base64
 import json
 import os
 import shutil
@@ -10,6 +11,8 @@ import pytest
 
 from secure_embed.errors import IntegrityFailure, SealedValueUnreadable
 from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, Secret, SqlcipherKeyStore
+from secure_embed.keys.key_tables import column
+from secure_embed.keys.root import Root
 from secure_embed.types import Field, Position
 
 uuid, space = UUID(int=3), bytes(32)
@@ -80,8 +83,15 @@ def test_a_copy_of_the_keys_database_with_its_key_and_without_the_root(deploymen
     shutil.copy(deployment.folder / "keys.db", tmp_path / "copy.db")
     copy = SqlcipherKeyStore(tmp_path / "copy.db", deployment.keyring.secret(Secret.KEYS_STORE))
     assert len(list(copy.wrapped(uuid))) == 1
-    stolen = Keyring.create(tmp_path / "own.json", root(1))
-    stolen.deployment_id = deployment.keyring.deployment_id
+    own = tmp_path / "own.json"
+    Keyring.create(own, root(1))
+    document = json.loads(own.read_text()) | {"deployment_id": str(deployment.keyring.deployment_id)}
+    document["secrets"] = {
+        name: base64.b64encode(Root(root(1), deployment.keyring.deployment_id).wrap_secret(name, bytes(32))).decode()
+        for name in Secret
+    }
+    own.write_text(json.dumps(document))
+    stolen = Keyring.open(own, root(1))
     with pytest.raises(SealedValueUnreadable):
         CollectionKeys.unlock(stolen, copy, uuid)
 
@@ -97,14 +107,14 @@ def test_old_wraps_put_back_after_a_rotation(deployment: Deployment) -> None:
     (old_key,) = deployment.store.wrapped(uuid)
     deployment.keys.rotate(deployment.store)
 
-    with deployment.store._database.transaction() as run:  # the attacker has the key of the keys database
+    with deployment.store.database.transaction() as run:  # the attacker has the key of the keys database
         run.execute("UPDATE record_keys SET wrapped = ?", (old_key.wrapped,))
     replayed = CollectionKeys.unlock(deployment.keyring, deployment.store, uuid)
     with pytest.raises(SealedValueUnreadable):
         replayed.open(Position(0), Field.TEXT, deployment.text, space)
 
-    with deployment.store._database.transaction() as run:
-        run.execute("UPDATE collections SET collection_key = ?", (old_collection.collection_key,))
+    with deployment.store.database.transaction() as run:
+        run.execute("UPDATE collections SET collection_key = ?", (column(old_collection.collection_key),))
     with pytest.raises(SealedValueUnreadable):
         CollectionKeys.unlock(deployment.keyring, deployment.store, uuid)
 

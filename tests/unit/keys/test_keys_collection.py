@@ -211,7 +211,7 @@ class StopsAfterCommit(SqlcipherKeyStore):
         def fails() -> None:
             raise Unavailable("the medium is gone")
 
-        self._database.empty_write_ahead_log = fails  # type: ignore[method-assign]  # the fault under test
+        self.database.empty_write_ahead_log = fails  # type: ignore[method-assign]  # the fault under test
 
 
 def test_a_rotation_that_fails_after_its_commit_is_followed_in_memory(

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from secure_embed.errors import SealedValueUnreadable
 from secure_embed.keys import CatalogueKeys, CatalogueValue, IndexValue, Keyring, PassphraseProvider, Secret, TagKind
+from secure_embed.keys.root import Root
 from secure_embed.keys.sealing import Place, open_bound
 from secure_embed.keys.tags import tag
 from secure_embed.keys.wrapping import unwrap_key
@@ -71,19 +72,21 @@ class KnownRoot(PassphraseProvider):
 @pytest.mark.parametrize("v", vectors("root-wraps"))
 def test_keys_wrapped_by_the_root(v: dict[str, Any], tmp_path: Path) -> None:
     provider, wrapped = KnownRoot(bytes.fromhex(v["root"])), bytes.fromhex(v["wrapped"])
-    own = Keyring.create(tmp_path / "own.json", provider)
+    Keyring.create(tmp_path / "own.json", provider)
     document = json.loads((tmp_path / "own.json").read_text())
     if v["kind"] == "secret":
         # The other secrets of a keyring for that deployment, and the vector's in its place.
-        own.deployment_id = UUID(v["deployment"])
         document["deployment_id"] = v["deployment"]
-        document["secrets"] = {name.value: wrapped_secret(provider, own.deployment_id, name) for name in Secret}
+        document["secrets"] = {name.value: wrapped_secret(provider, UUID(v["deployment"]), name) for name in Secret}
         document["secrets"][v["secret"]] = base64.b64encode(wrapped).decode()
         (tmp_path / "keyring.json").write_text(json.dumps(document))
         found = outcome(lambda: Keyring.open(tmp_path / "keyring.json", provider).secret(Secret(v["secret"])))
     else:
-        own.deployment_id = UUID(v["deployment"])
-        found = outcome(lambda: own.unwrap_collection_key(wrapped, UUID(v["collection"]), v["version"]))
+        found = outcome(
+            lambda: Root(provider, UUID(v["deployment"])).unwrap_collection_key(
+                wrapped, UUID(v["collection"]), v["version"]
+            )
+        )
     assert found == (v["expect"], bytes.fromhex(v.get("key", "")))
 
 

@@ -1,0 +1,85 @@
+"""The tables of the keys database, made so that a key ends where it lies: by being written over, in place.
+
+SQLite overwrites a row in place only while its size stays the same; a row that grows is moved, a page that splits or
+merges leaves copies of its cells behind, and no later write finds those (docs/decisions/0002-key-tree.md). So a row
+that holds a key is of one size for life. What changes its size, a counter of one to eight bytes, lies in a table
+without keys; what providers wrap into different lengths is padded to one.
+"""
+
+import struct
+
+from secure_embed.errors import ConfigurationError, IntegrityFailure
+from secure_embed.types import Position
+
+__all__ = ["column", "migrations", "none", "place", "position_of", "root_wrap_bytes_max", "uncolumn"]
+
+none = bytes(40)  # a wrapped key that is not there
+root_wrap_bytes_max = 510  # AES-KWP 40, AES-GCM 65, Vault Transit about 100, RSA-4096 512 would be too long
+
+_length = struct.Struct(">H")
+_column_bytes = root_wrap_bytes_max + _length.size
+_place = struct.Struct(">qq")
+
+# `version`, `next_position` and `root` hold no key and may move. `id` and `position` never change.
+migrations = (
+    """
+    CREATE TABLE collections (
+        id INTEGER PRIMARY KEY,
+        uuid BLOB NOT NULL UNIQUE CHECK (length(uuid) = 16),
+        dropped INTEGER NOT NULL DEFAULT 0 CHECK (dropped IN (0, 1)),
+        collection_key BLOB NOT NULL CHECK (length(collection_key) = 512),
+        index_key BLOB NOT NULL CHECK (length(index_key) = 40),
+        lookup_key BLOB NOT NULL CHECK (length(lookup_key) = 40),
+        codes_key BLOB NOT NULL DEFAULT (zeroblob(40)) CHECK (length(codes_key) = 40)
+    ) STRICT;
+    CREATE TABLE counters (
+        collection INTEGER PRIMARY KEY REFERENCES collections (id),
+        version INTEGER NOT NULL CHECK (version >= 1),
+        next_position INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE TABLE record_keys (
+        id INTEGER PRIMARY KEY,
+        collection INTEGER NOT NULL REFERENCES collections (id),
+        position INTEGER NOT NULL CHECK (position >= 0),
+        shredded INTEGER NOT NULL DEFAULT 0 CHECK (shredded IN (0, 1)),
+        wrapped BLOB NOT NULL CHECK (length(wrapped) = 40),
+        subject_tag BLOB CHECK (length(subject_tag) = 32)
+    ) STRICT;
+    CREATE UNIQUE INDEX record_keys_by_position ON record_keys (collection, position);
+    CREATE TABLE offers (
+        id INTEGER PRIMARY KEY,
+        used INTEGER NOT NULL CHECK (used IN (0, 1)),
+        place BLOB NOT NULL CHECK (length(place) = 16),
+        wrapped BLOB NOT NULL CHECK (length(wrapped) = 40)
+    ) STRICT;
+    CREATE UNIQUE INDEX offers_by_place ON offers (place) WHERE used = 1;
+    CREATE TABLE root (one INTEGER PRIMARY KEY CHECK (one = 1), key_id TEXT NOT NULL) STRICT
+    """,
+)
+
+
+def column(wrapped: bytes) -> bytes:
+    """What the root wrapped, in 512 bytes: u16 length, the bytes, zeros.
+
+    Raises ``ConfigurationError`` (``root_wrap_too_long``) for more than 510 bytes.
+    """
+    if not 1 <= len(wrapped) <= root_wrap_bytes_max:
+        raise ConfigurationError("the key provider wraps into too many bytes", code="root_wrap_too_long")
+    return (_length.pack(len(wrapped)) + wrapped).ljust(_column_bytes, b"\x00")
+
+
+def uncolumn(stored: bytes) -> bytes:
+    """Raises ``IntegrityFailure`` (``key_store_invalid``)."""
+    (length,) = _length.unpack_from(stored)
+    if not 1 <= length <= root_wrap_bytes_max or any(stored[_length.size + length :]):
+        raise IntegrityFailure("a wrapped collection key is malformed", code="key_store_invalid")
+    return stored[_length.size : _length.size + length]
+
+
+def place(collection: int, position: int) -> bytes:
+    """16 bytes, in the order of collections and positions; a number in a column of its own would change its size."""
+    return _place.pack(collection, position)
+
+
+def position_of(stored: bytes) -> Position:
+    return Position(_place.unpack(stored)[1])

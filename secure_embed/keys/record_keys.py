@@ -1,0 +1,136 @@
+"""The record keys of a collection at one moment, and what they seal and open. Formats: docs/formats.md.
+
+Record keys lie wrapped in memory and are unwrapped one at a time, for one value.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+
+from secure_embed.errors import SealedValueUnreadable
+from secure_embed.keys.locked import Held
+from secure_embed.keys.protocol import WrappedKey
+from secure_embed.keys.sealing import (
+    HEADER,
+    Place,
+    open_bound,
+    prefix_bytes,
+    seal_fields,
+    sealed_overhead_bytes,
+    vector_bytes,
+)
+from secure_embed.keys.wrapped_table import WrappedTable
+from secure_embed.keys.wrapping import unwrap_key, wrapped_bytes
+from secure_embed.types import Field, Position, Positions
+
+__all__ = ["RecordKeys"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class RecordKeys:
+    """What a writer replaces as a whole; a reader takes one reference and works with it to the end.
+
+    ``offered`` are the next keys of records that are being sealed again: where the key of the table does not open a
+    value, the one on offer is tried. ``key``, which the methods are given, is a copy of the collection key.
+    """
+
+    version: int  # of the collection key
+    key: Held
+    table: WrappedTable
+    offered: Mapping[Position, bytes] = field(default_factory=dict)
+
+    def seal(
+        self,
+        place: Place,
+        key: bytes,
+        positions: Sequence[Position],
+        subject_tags: Sequence[bytes | None],
+        fields_rows: Sequence[Mapping[Field, bytes]],
+        space_digest: bytes,
+    ) -> tuple[list[WrappedKey], list[dict[Field, bytes]]]:
+        keys: list[WrappedKey] = []
+        rows: list[dict[Field, bytes]] = []
+        for position, subject_tag, fields in zip(positions, subject_tags, fields_rows, strict=True):
+            record_key, row = seal_fields(place, position, fields, space_digest)
+            rows.append(row)
+            wrapped = aes_key_wrap(key, record_key)
+            keys.append(WrappedKey(position=position, version=self.version, subject_tag=subject_tag, wrapped=wrapped))
+        return keys, rows
+
+    def open(
+        self, place: Place, key: bytes, position: Position, what: Field, sealed: bytes, space_digest: bytes
+    ) -> bytes | None:
+        wrapped, present = self.table.take(np.array([position], dtype=np.int64))
+        if not present[0]:
+            return None
+        additional = place.record(position, what, space_digest)
+        try:
+            return open_bound(unwrap_key(key, wrapped, where=what), sealed, additional, where=what)
+        except SealedValueUnreadable:
+            if position not in self.offered:
+                raise
+        return self._open_offered(key, position, sealed, additional, what)
+
+    def offer_opens(
+        self, place: Place, key: bytes, position: Position, what: Field, sealed: bytes, space_digest: bytes
+    ) -> bool:
+        try:
+            self._open_offered(key, position, sealed, place.record(position, what, space_digest), what)
+        except SealedValueUnreadable:
+            return False
+        return True
+
+    def open_vectors_into(
+        self,
+        place: Place,
+        key: bytes,
+        positions: Positions,
+        sealed: Sequence[bytes | None],
+        out: npt.NDArray[np.float16],
+        space_digest: bytes,
+    ) -> npt.NDArray[np.bool_]:
+        if out.dtype != np.dtype("<f2") or out.shape[:1] != positions.shape or len(sealed) != len(positions):
+            raise ValueError("positions (n,), sealed n and out (n, d) float16 belong together")
+        wrapped, present = self.table.take(positions)
+        if not present.any():
+            out[:] = 0
+            return present
+        size = vector_bytes(out.shape[1])
+        length = sealed_overhead_bytes + size
+        additional_of, into = place.record, out.data.cast("B")
+        try:
+            for row, (position, value) in enumerate(zip(map(Position, positions.tolist()), sealed, strict=True)):
+                if value is None or not present[row]:
+                    present[row] = False
+                    out[row] = 0
+                    continue
+                if len(value) != length or not value.startswith(HEADER):
+                    raise SealedValueUnreadable(Field.VECTOR)
+                its_wrap = wrapped[wrapped_bytes * row : wrapped_bytes * (row + 1)]
+                additional = additional_of(position, Field.VECTOR, space_digest)
+                target = into[size * row : size * (row + 1)]
+                try:
+                    _open_into(key, its_wrap, value, additional, target)
+                except (InvalidTag, SealedValueUnreadable):
+                    if position not in self.offered:
+                        raise
+                    _open_into(key, self.offered[position], value, additional, target)
+        except (InvalidTag, SealedValueUnreadable):
+            out[:] = 0  # what opened before the bad one, and what GCM wrote before it found out
+            raise SealedValueUnreadable(Field.VECTOR) from None
+        return present
+
+    def _open_offered(self, key: bytes, position: Position, sealed: bytes, additional: bytes, what: Field) -> bytes:
+        record_key = unwrap_key(key, self.offered[position], where=what)
+        return open_bound(record_key, sealed, additional, where=what)
+
+
+def _open_into(key: bytes, wrapped: bytes, sealed: bytes, additional: bytes, target: memoryview) -> None:
+    AESGCM(unwrap_key(key, wrapped, where=Field.VECTOR)).decrypt_into(
+        sealed[len(HEADER) : prefix_bytes], memoryview(sealed)[prefix_bytes:], additional, target
+    )
