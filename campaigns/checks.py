@@ -3,8 +3,7 @@
 import random
 from pathlib import Path
 
-from audit.verify.check import LogCheck, NotALog, Questions, Receipt
-from audit.verify.notes import Key as VerifierKey
+from campaigns.auditing import findings, keys_of
 from campaigns.driver import Driver
 from campaigns.history import Defect
 from campaigns.operations import Answer, Ask, Fetch, IngestAgain, Operation, Query, World, collection_key
@@ -84,15 +83,5 @@ def check_service(driver: Driver, world: World, chance: random.Random, since: in
 
 def check_log(root: Path, driver: Driver, world: World) -> list[Defect]:
     """The log as a crash left it: intact, with every answer's entry and every erasure receipt's."""
-    vkey = (root / "log-verifier.key").read_text().strip()
-    questions = Questions(
-        receipts=[Receipt(index, bytes.fromhex(leaf)) for index, leaf in driver.receipts],
-        earlier=[],
-        erasure_receipts=world.notes,
-        journal_required=True,
-    )
-    try:
-        report = LogCheck(root / "log", VerifierKey.parse(vkey), vkey, questions).run()
-    except (NotALog, OSError) as fault:
-        return [Defect("log", f"cannot be read: {fault}")]
-    return [Defect("log", str(finding)) for finding in report.findings[:5]]
+    wrong = findings(root / "log", keys_of(root), receipts=driver.receipts, erasure_receipts=world.notes)
+    return [Defect("log", what) for what in wrong[:5]]

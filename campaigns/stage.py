@@ -1,15 +1,18 @@
 """A deployment made for a campaign: real files, real keys, the development issuer, and one policy more.
 
 The policy lets the department ``campaign`` do everything, and the risk profile is ``open``: a budget that runs out
-would only stop the load. All else is as `secure-embed init --dev` makes it.
+would only stop the load. The passphrase is worth 1 MiB of Argon2id in place of 64, so that a start costs what recovery costs:
+the parameters stand in root.json, and the service reads them there. All else is as `secure-embed init --dev` makes it.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 from secure_embed.access import DevelopmentIssuer
 from secure_embed.api.call import SCOPES
 from secure_embed.founding import create
+from secure_embed.keys import passphrase
 from secure_embed.settings import SETTINGS_FILE
 
 __all__ = ["ATTRIBUTES", "found", "headers"]
@@ -17,6 +20,7 @@ __all__ = ["ATTRIBUTES", "found", "headers"]
 ATTRIBUTES = {"sensitivity": "long", "ward": "string"}
 token_lifetime_s = 3_600
 clearance = 3
+argon2id_memory_kib = 1_024
 
 _POLICY = """
 @id("campaign")
@@ -29,7 +33,8 @@ when { principal has department && principal.department == "campaign" };
 
 def found(root: Path, port: int) -> None:
     """Make the deployment at ``root``; the service answers on ``port``, health on the next one."""
-    create(root, dev=True, model="all-minilm-l6-v2", dtype="float32", port=port)
+    with patch.object(passphrase, "memory_kib", argon2id_memory_kib):
+        create(root, dev=True, model="all-minilm-l6-v2", dtype="float32", port=port)
     settings = root / SETTINGS_FILE
     settings.write_text(settings.read_text().replace('risk_profile = "standard"', 'risk_profile = "open"'))
     policy = root / "policies" / "campaign.cedar"
