@@ -17,19 +17,21 @@ from typing import Literal, Self
 from uuid import UUID
 
 from secure_embed.errors import Conflict, IntegrityFailure, SecureEmbedError, Unavailable
+from secure_embed.index import chunk_bytes
 from secure_embed.keys import CollectionKeys, KeyStore
+from secure_embed.keys.sealing import sealed_overhead_bytes
 from secure_embed.store import Change, RecordStore
 from secure_embed.types import Position
 
 __all__ = ["CodesOrigin", "Found", "SavedCodes", "Standing"]
 
 header = b"SE-SAVED\x01"  # the last byte is the format's version
-length = struct.Struct(">I")  # of the sealed chunk that follows
 standing = struct.Struct(">QIBQQ")  # data version, codebook version, kind of the last change, its first, its count
 no_change = 0
 kinds: Mapping[int, Literal["added", "erased"]] = {1: "added", 2: "erased"}
 changes_max = 10_000  # to catch up on; a store reads that many in some 10 ms
-sealed_bytes_max = (1 << 20) + 1_024
+first_bytes = standing.size + sealed_overhead_bytes
+full_bytes = chunk_bytes + sealed_overhead_bytes
 zeros = bytes(1 << 20)
 
 
@@ -154,7 +156,6 @@ class SavedCodes:
             file.write(header)
             for number, last, chunk in _numbered(first, chunks):
                 sealed = self._keys.seal_codes(number, last, chunk)
-                file.write(length.pack(len(sealed)))
                 file.write(sealed)
             file.flush()
             os.fsync(file.fileno())
@@ -207,19 +208,43 @@ class SavedCodes:
 
     def _opened(self, file: FileIO) -> Generator[memoryview]:
         with file:
-            try:
-                left = os.fstat(file.fileno()).st_size - len(header)
-                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-                if file.read(len(header)) != header:
-                    raise _refused("its header")
-                number = 0
-                while left or not number:
-                    sealed = _next_sealed(file, left)
-                    left -= length.size + len(sealed)
-                    yield memoryview(self._keys.open_codes(number, left == 0, sealed))
-                    number += 1
-            except OSError:
-                raise _refused("it cannot be read") from None
+            pieces = _pieces(file)
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            for piece in pieces:
+                yield self._open(file, piece)
+
+    def _open(self, file: FileIO, piece: "_Piece") -> memoryview:
+        try:
+            sealed = os.pread(file.fileno(), piece.size, piece.at)
+        except OSError:
+            raise _refused("it cannot be read") from None
+        return memoryview(self._keys.open_codes(piece.number, piece.last, sealed))
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Where a sealed chunk lies."""
+
+    number: int
+    at: int
+    size: int
+    last: bool
+
+
+def _pieces(file: FileIO) -> list[_Piece]:
+    """All chunks but the first and the last have one length, so the file's size says where each lies."""
+    try:
+        size = os.fstat(file.fileno()).st_size
+        found = file.read(len(header))
+    except OSError:
+        raise _refused("it cannot be read") from None
+    start = len(header) + first_bytes
+    if found != header or size < start:
+        raise _refused("its header")
+    pieces = [_Piece(0, len(header), first_bytes, last=size == start)]
+    for number, at in enumerate(range(start, size, full_bytes), start=1):
+        pieces.append(_Piece(number, at, min(full_bytes, size - at), last=at + full_bytes >= size))
+    return pieces
 
 
 def _numbered(first: bytes, chunks: Iterable[memoryview]) -> Iterator[tuple[int, bool, bytes]]:
@@ -230,18 +255,6 @@ def _numbered(first: bytes, chunks: Iterable[memoryview]) -> Iterator[tuple[int,
         yield number, False, held
         held, number = bytes(chunk), number + 1
     yield number, True, held
-
-
-def _next_sealed(file: FileIO, left: int) -> bytes:
-    if left < length.size:
-        raise _refused("its length")
-    (size,) = length.unpack(file.read(length.size))
-    if not 0 < size <= min(sealed_bytes_max, left - length.size):
-        raise _refused("a chunk's length")
-    sealed = file.read(size)
-    if len(sealed) != size:
-        raise _refused("its length")
-    return sealed
 
 
 def _overwrite(path: Path) -> None:

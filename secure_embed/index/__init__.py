@@ -3,6 +3,7 @@
 What may not be in here: keys, sealed bytes, SQL, or a record's text. FAISS loads with the first shard, not before.
 """
 
+from secure_embed.index._chunks import chunk_bytes
 from secure_embed.index.codebook import Codebook, lists_for, sample_for, should_retrain
 from secure_embed.index.protocol import (
     Added,
@@ -28,6 +29,7 @@ __all__ = [
     "Scored",
     "Selection",
     "Shard",
+    "chunk_bytes",
     "exhaustive_max",
     "lists_for",
     "openings_max",

@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from secure_embed import saved_codes
+from secure_embed.errors import IntegrityFailure
 from secure_embed.saved_codes import CodesOrigin
 from tests.one_holding import OneHolding
 
 HEADER_BYTES = 9
-LENGTH_BYTES = 4
+FIRST_BYTES = 29 + 33  # what the file stands for, sealed
+CHUNK_BYTES = (1 << 20) + 33
 
 worker = """
 import sys
@@ -23,14 +25,15 @@ from tests.one_holding import OneHolding
 
 one = OneHolding(Path(sys.argv[1]))
 one.holding.shard()
-print("at work", one.holding.codes_origin, flush=True)
-erased = 0
+print("from", one.holding.codes_origin, flush=True)
 while True:
     print("added", *one.add(40), flush=True)
     one.holding.save_codes()
     print("saved", flush=True)
-    one.erase([one.found()[0]])
-    print("erased", flush=True)
+    first = one.found()[0]
+    print("erasing", first, flush=True)
+    one.erase([first])
+    print("erased", first, flush=True)
     one.holding.save_codes()
 """
 
@@ -51,15 +54,6 @@ def opened(folder: Path) -> tuple[list[int], CodesOrigin | None]:
         one.kill()
 
 
-def boundaries(raw: bytes) -> list[int]:
-    """Where the header, each length and each sealed chunk end."""
-    ends = [0, HEADER_BYTES]
-    while ends[-1] < len(raw):
-        ends.append(ends[-1] + LENGTH_BYTES)
-        ends.append(ends[-1] + int.from_bytes(raw[ends[-1] - LENGTH_BYTES : ends[-1]], "big"))
-    return ends
-
-
 @pytest.fixture
 def file(folder: Path) -> Path:
     (found,) = (folder / "codes").iterdir()
@@ -68,9 +62,8 @@ def file(folder: Path) -> Path:
 
 def test_a_file_cut_off_anywhere_is_never_half_believed(folder: Path, file: Path) -> None:
     raw = file.read_bytes()
-    ends = boundaries(raw)
-    assert ends[-1] == len(raw)
-    assert len(ends) == 6  # what it stands for, and one chunk
+    ends = [0, HEADER_BYTES, HEADER_BYTES + FIRST_BYTES, HEADER_BYTES + FIRST_BYTES + 33, len(raw)]
+    assert ends[-2] < ends[-1] < HEADER_BYTES + FIRST_BYTES + CHUNK_BYTES  # one chunk
     cuts = {cut for end in ends for cut in (end - 1, end, end + 1) if 0 <= cut < len(raw)}
     for cut in sorted(cuts):
         file.write_bytes(raw[:cut])
@@ -79,9 +72,33 @@ def test_a_file_cut_off_anywhere_is_never_half_believed(folder: Path, file: Path
     assert opened(folder) == (list(range(60)), CodesOrigin.SAVED)
 
 
+def test_a_file_cut_off_between_its_chunks_or_out_of_order_is_never_half_believed(folder: Path) -> None:
+    """Cut where every chunk that is left is whole, or with two of them in each other's place."""
+    one = OneHolding(folder)
+    saved = saved_codes.SavedCodes(folder / "long", one.keys, one.key_store)
+    plain = [os.urandom(1 << 20) for _ in range(7)] + [b"the last"]
+    saved.write(saved_codes.Standing(last=None, codebook=1), (memoryview(chunk) for chunk in plain))
+
+    def read() -> list[bytes]:
+        found = saved.read(one.store, codebook=1)
+        assert found is not None
+        return [bytes(chunk) for chunk in found.chunks]
+
+    assert read() == plain
+    raw = (folder / "long").read_bytes()
+    start = HEADER_BYTES + FIRST_BYTES
+    chunks = [raw[at : at + CHUNK_BYTES] for at in range(start, len(raw), CHUNK_BYTES)]
+    assert len(chunks) == len(plain)
+    for wrong in (*(chunks[:n] for n in range(len(chunks))), [*chunks[:2], chunks[3], chunks[2], *chunks[4:]]):
+        (folder / "long").write_bytes(raw[:start] + b"".join(wrong))
+        with pytest.raises(IntegrityFailure):
+            read()
+    one.kill()
+
+
 def test_any_changed_byte_is_noticed(folder: Path, file: Path) -> None:
     raw = file.read_bytes()
-    for at in (*range(HEADER_BYTES + LENGTH_BYTES), *range(HEADER_BYTES + LENGTH_BYTES, len(raw), 97), len(raw) - 1):
+    for at in (*range(HEADER_BYTES), *range(HEADER_BYTES, len(raw), 97), len(raw) - 1):
         spoilt = bytearray(raw)
         spoilt[at] ^= 1
         file.write_bytes(spoilt)
@@ -146,7 +163,7 @@ def test_a_link_in_the_files_place_is_neither_followed_nor_overwritten(folder: P
     assert precious.read_bytes() == b"not codes"
 
 
-def run_and_kill(folder: Path, after_s: float) -> list[str]:
+def run_and_kill(folder: Path, after_s: float) -> list[list[str]]:
     root = Path(__file__).parents[2]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
     with subprocess.Popen(
@@ -157,23 +174,30 @@ def run_and_kill(folder: Path, after_s: float) -> list[str]:
         time.sleep(after_s)
         os.kill(process.pid, signal.SIGKILL)
         said = first + process.stdout.read()
-    return said.splitlines()
+    return [line.split() for line in said.splitlines(keepends=True) if line.endswith("\n")]
 
 
-def test_killed_at_any_moment_the_next_start_has_all_records_and_no_other(folder: Path) -> None:
-    """Whatever the file is then: the one that codes are built from says what is right."""
-    origins = set()
+def test_killed_at_any_moment_the_next_start_answers_as_if_there_were_no_file(folder: Path) -> None:
+    origins: set[str] = set()
+    added, erasing, erased = set(range(60)), set(), set()
     for after_s in (0.0, 0.004, 0.009, 0.017, 0.03, 0.05, 0.08):
-        said = run_and_kill(folder, after_s)
-        assert said[0].startswith("at work")
-        origins.add(said[0].split()[-1])
+        for word, *more in run_and_kill(folder, after_s):
+            match word:
+                case "from":
+                    origins.add(more[0])
+                case "added":
+                    added |= set(map(int, more))
+                case "erasing":
+                    erasing.add(int(more[0]))
+                case "erased":
+                    erased.add(int(more[0]))
         one = OneHolding(folder)
-        saved = one.found()
+        with_file = one.found()
         origins.add(str(one.holding.codes_origin))
-        one.holding._saved = None
-        one.holding._shard = None
-        assert one.found() == saved
-        assert len(saved) == one.holding.records
+        one.holding._saved, one.holding._shard = None, None
+        assert one.found() == with_file
+        assert added - erasing <= set(with_file)
+        assert not erased & set(with_file)
         one.kill()
         assert not [path for path in (folder / "codes").iterdir() if path.stat().st_mode & 0o077]
     assert "saved" in origins
