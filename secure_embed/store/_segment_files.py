@@ -68,11 +68,13 @@ class OpenFiles:
         self._lock = Lock()
 
     def read_into(self, path: Path, offset: int, into: memoryview) -> bool:
-        """False when the file is not there or ends before ``into`` is full."""
+        """False when the file is not there, is a link, or ends before ``into`` is full."""
         try:
             file = self._file(path)
-        except FileNotFoundError:
-            return False
+        except OSError as fault:
+            if fault.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}:
+                return False
+            raise
         read = os.preadv(file.descriptor, [into], offset)
         while 0 < read < len(into):
             more = os.preadv(file.descriptor, [into[read:]], offset + read)

@@ -204,7 +204,7 @@ class RecordStore(Protocol):
         ...
 
     def drop_state(self, kind: StateKind, uuid: UUID) -> None:
-        """Idempotent."""
+        """Idempotent. What the state was is in no file on return; of one that was replaced, after the next erasure."""
         ...
 
     def mark(self, sealed: bytes) -> None:

@@ -268,8 +268,9 @@ class SqlcipherRecordStore:
                 raise
             finally:
                 held.flips += held.flips % 2
-            held.segments.discard([old])
+            # First the log: were its end lost after that, the database would name the file that is gone by then.
             self._database.empty_write_ahead_log()
+            held.segments.discard([old])
 
     def _clean_up(self) -> None:
         """Once, before the first write: files that the database does not name."""
@@ -294,6 +295,8 @@ class SqlcipherRecordStore:
             with self._database.transaction() as run:
                 self._requests.end(run, ending)
             self._requests.ended(ending)
+            if ending:
+                self._database.empty_write_ahead_log()
             return len(ending)
 
     def fetch(self, c: UUID, at: Sequence[Position], fields: AnyCollection[Field]) -> Mapping[Position, SealedRow]:
@@ -352,6 +355,7 @@ class SqlcipherRecordStore:
     def drop_state(self, kind: StateKind, uuid: UUID) -> None:
         with self._database.transaction() as run:
             _states.drop_state(run, kind, uuid)
+        self._database.empty_write_ahead_log()
 
     def mark(self, sealed: bytes) -> None:
         with self._database.transaction() as run:
@@ -359,6 +363,11 @@ class SqlcipherRecordStore:
 
     def marked(self) -> bytes | None:
         return _states.marked(self._database)
+
+    @property
+    def database(self) -> SealedDatabase:
+        """The file, for what concerns all of it: a copy, another key."""
+        return self._database
 
     @property
     def generation(self) -> int:

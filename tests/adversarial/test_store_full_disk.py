@@ -1,5 +1,6 @@
 """No space left: the write is refused with 507, nothing of it is there, and the store goes on when there is space."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -52,6 +53,47 @@ def test_a_batch_that_does_not_fit_leaves_nothing_behind(tmp_path: Path, pages_f
     limit_pages(store, 2**30)
     assert store.append(c, large, request=request).replayed is False
     assert list(store.scan(c, set(Field), after=Position(-1), limit=999)) == rows + large
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "status"),
+    [
+        (errno.ENOSPC, "storage_full", 507),
+        (errno.EDQUOT, "storage_full", 507),
+        (errno.EROFS, "storage_read_only", 507),
+        (errno.EIO, "storage_unavailable", 503),
+    ],
+)
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync", "fsync", "open"])
+def test_a_segment_that_cannot_be_written_leaves_everything_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int, code: str, status: int, call: str
+) -> None:
+    """The first segment, then one that grows and one that is new, then one that is sealed anew."""
+    store, c = new_store(tmp_path / "data.db")
+    rows = batch(0, 4_090)
+    changes = [lambda: store.append(c, rows, request=None), lambda: store.append(c, batch(4_090, 20), request=None)]
+    changes.append(lambda: store.replace(c, rows[:30]))
+    expected: list[SealedRow] = []
+    for change in changes:
+        with monkeypatch.context() as patched:
+
+            def refuse(*_: object, **__: object) -> None:
+                raise OSError(fault, "refused")
+
+            patched.setattr(os, call, refuse)
+            with pytest.raises(Unavailable) as refused:
+                change()
+        assert (refused.value.code, refused.value.status) == (code, status)
+        assert list(store.scan(c, set(Field), after=Position(-1), limit=9_999)) == expected
+        change()
+        expected = list(store.scan(c, set(Field), after=Position(-1), limit=9_999))
+    assert len(expected) == 4_110
+    names = sorted(file.name for file in (tmp_path / "segments" / str(c)).iterdir())
+    assert names in (["0.1", "4096.0"], ["0.2", "4096.0"])
+    store.close()
+    store = SqlcipherRecordStore(tmp_path / "data.db", key)
+    assert list(store.scan(c, set(Field), after=Position(-1), limit=9_999)) == expected
     store.close()
 
 

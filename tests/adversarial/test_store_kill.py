@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import numpy as np
 import pytest
 
 from secure_embed.errors import ConfigurationError
@@ -112,6 +113,10 @@ def test_every_acknowledged_batch_is_whole_after_a_kill(path: Path, c: UUID) -> 
         assert [change.sequence for change in store.changes(c, since=0, limit=10_000)] == list(
             range(1, versions.data + 1)
         )
+        numbers = np.arange(versions.next_position, dtype=np.int64)
+        vectors, present = store.vectors(c, numbers)
+        assert present.all()
+        assert all(row.tobytes() == value(p, Field.VECTOR) for p, row in enumerate(vectors))
         store.close()
     assert acknowledged > 6
 
