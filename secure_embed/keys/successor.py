@@ -43,6 +43,10 @@ class Successor:
         """32 bytes; the copy is the caller's to drop."""
         return self.secrets[name].copy()
 
+    @property
+    def root_key_id(self) -> str:
+        return self.root.key_id
+
     def wrap_collection_key(self, key: bytes, uuid: UUID, version: int) -> bytes:
         """Under the successor's root."""
         return self.root.wrap_collection_key(key, uuid, version)

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -465,7 +466,7 @@ def test_the_generation_counts_changes(store: KeyStore, wrapped: WrappedCollecti
     ):
         change()
         seen.append(store.generation)
-    assert all(later > earlier for earlier, later in zip(seen, seen[1:], strict=False))
+    assert all(later > earlier for earlier, later in pairwise(seen))
     store.drop_collection(uuid4(), ticket=ticket)
     assert store.generation == seen[-1]
 
