@@ -10,25 +10,27 @@ if TYPE_CHECKING:
 
     from secure_embed.host import Hardened
 
-__all__ = ["harden_this_process", "variables"]
+__all__ = ["harden_this_process", "refuse_secrets_here"]
 
 
 def harden_this_process(*, anew: bool) -> "Hardened":
-    """Harden, and refuse secrets in argv and environment. ``anew``: start again first, with freed memory overwritten.
-
-    Raises ``ConfigurationError`` (``secret_in_environment``).
-    """
+    """Harden for good. ``anew``: first start this process again, so that freed memory is overwritten from here on."""
     from secure_embed import host
-    from secure_embed.settings import Settings
 
     if anew:
         host.overwrite_freed_memory()
-    hardened = host.harden()
-    host.refuse_secrets(os.environ, sys.argv, known=frozenset(variables(Settings, "SECURE_EMBED_")))
-    return hardened
+    return host.harden()
 
 
-def variables(model: "type[BaseModel]", prefix: str) -> Iterator[str]:
+def refuse_secrets_here() -> None:
+    """Raises ``ConfigurationError`` (``secret_in_environment``) for one in argv or in our part of the environment."""
+    from secure_embed.host import refuse_secrets
+    from secure_embed.settings import Settings
+
+    refuse_secrets(os.environ, sys.argv, known=frozenset(_variables(Settings, "SECURE_EMBED_")))
+
+
+def _variables(model: "type[BaseModel]", prefix: str) -> Iterator[str]:
     """Names of the variables that are settings."""
     from pydantic import BaseModel
 
@@ -37,4 +39,4 @@ def variables(model: "type[BaseModel]", prefix: str) -> Iterator[str]:
         yield variable
         for part in (field.annotation, *get_args(field.annotation)):
             if isinstance(part, type) and issubclass(part, BaseModel):
-                yield from variables(part, variable + "__")
+                yield from _variables(part, variable + "__")
