@@ -13,6 +13,7 @@ import stat
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,7 +67,8 @@ class Hardened:
 def harden() -> Hardened:
     """For this process, for good: no core dumps, not dumpable, no new privileges, umask 077. Idempotent."""
     os.umask(umask_private)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with suppress(OSError, ValueError):  # a unit that set the limit itself may forbid the call
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # RLIMIT_CORE does not hold for a core_pattern that is a pipe; not being dumpable does (core(5)).
     _libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
     _libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -144,3 +145,11 @@ def test_swap_lock_and_clock_are_read():
     limit = host.memlock_bytes()
     assert limit is None or limit >= 0
     assert host.clock_synchronised() in {True, False, None}
+
+
+@pytest.mark.parametrize("file", ["systemd/secure-embed.service", "container/Containerfile"])
+def test_unit_and_image_set_what_serve_would_set_itself(file):
+    """Or it would start twice, and where the system forbids that, go without."""
+    text = (Path(__file__).parents[3] / "deploy" / file).read_text()
+    assert all(f"{name}={value}" in text for name, value in OVERWRITING.items())
+    assert OVERWRITING["GLIBC_TUNABLES"] == ":".join(f"{name}={value}" for name, value in host.tunables.items())
