@@ -268,6 +268,7 @@ class CollectionKeys:
     def promote(self, key_store: KeyStore, positions: Sequence[Position]) -> None:
         """The offered keys count from now on, and the old ones are gone. Only when the rows are replaced, durable."""
         with self._writing:
+            self._unlocked()
             try:
                 key_store.promote(self.uuid, positions)
             finally:  # it may have failed after its commit, at emptying the write-ahead log
@@ -276,6 +277,7 @@ class CollectionKeys:
     def withdraw(self, key_store: KeyStore, positions: Sequence[Position]) -> None:
         """The offered keys are gone. Only where no row was sealed under them."""
         with self._writing:
+            self._unlocked()
             try:
                 key_store.withdraw(self.uuid, positions)
             finally:

@@ -6,13 +6,22 @@ SQLCipher 4: 4096-byte pages, AES-256-CBC, at the end of each page 16 bytes IV a
 
 import random
 import time
+from dataclasses import replace
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, SqlcipherKeyStore, TagKind
+from secure_embed.keys import (
+    CollectionKeys,
+    Keyring,
+    PassphraseProvider,
+    SqlcipherKeyStore,
+    TagKind,
+    WrappedCollection,
+    WrappedKey,
+)
 from secure_embed.types import Action, Field, Position, Ticket
 
 database_key = bytes(range(32))
@@ -60,6 +69,20 @@ class Shop:
         self.store.put(self.keys.uuid, wrapped)
         self.keys.admit(wrapped)
         self.held.update({k.position: [k.wrapped] + ([k.subject_tag] if k.subject_tag else []) for k in wrapped})
+
+    def reseal(self, share: float, *, promote: bool) -> list[bytes]:
+        """Gives the keys that are gone: the old ones, or those that were on offer."""
+        at = self.random.sample(sorted(self.held), int(len(self.held) * share))
+        fresh, _ = self.keys.seal_again(at, [{Field.TEXT: b"t"}] * len(at), bytes(32))
+        self.keys.offer(self.store, fresh)
+        if not promote:
+            self.keys.withdraw(self.store, at)
+            return [key.wrapped for key in fresh]
+        gone = [self.held[key.position][0] for key in fresh]
+        self.keys.promote(self.store, at)
+        for key in fresh:
+            self.held[key.position][0] = key.wrapped
+        return gone
 
     def shred(self, share: float) -> list[bytes]:
         at = self.random.sample(sorted(self.held), int(len(self.held) * share))
@@ -118,6 +141,10 @@ def test_after_a_rotation_neither_old_wraps_nor_the_old_collection_key(shops: li
     shop = shops[1]
     before = shop.store.collection(shop.keys.uuid)
     old = [before.collection_key, before.index_key, before.lookup_key, *(held[0] for held in shop.held.values())]
+    fresh, _ = shop.keys.seal_again(sorted(shop.held)[:50], [{Field.TEXT: b"t"}] * 50, bytes(32))
+    shop.keys.offer(shop.store, fresh)
+    old += [key.wrapped for key in fresh]
+    assert found(path, old) == len(old)
     shop.keys.rotate(shop.store)
     assert found(path, old) == 0
     assert found(path, [key.wrapped for key in shop.store.wrapped(shop.keys.uuid)]) == len(shop.held) > 0
@@ -130,3 +157,73 @@ def test_a_dropped_collection_leaves_no_key(shops: list[Shop], path: Path) -> No
     keys = [collection.collection_key, collection.index_key, collection.lookup_key]
     assert found(path, [*keys, *live([shop])]) == 0
     assert found(path, live(shops)) == len(live(shops)) > 0
+
+
+def test_replaced_and_withdrawn_record_keys_are_in_no_page_and_no_frame(shops: list[Shop], path: Path) -> None:
+    rng, gone = random.Random(2), list[bytes]()
+    for number in range(60):
+        rng.choice(shops).ingest(rng.choice([1, 20, 100]))
+        gone += rng.choice(shops).reseal(rng.choice([0.1, 0.3]), promote=number % 3 != 0)
+        gone += rng.choice(shops).shred(0.02)
+    assert len(gone) > 1_000
+    assert found(path, gone) == 0
+    assert found(path, live(shops)) == len(live(shops)) > 100
+
+
+@pytest.mark.parametrize("end", ["renew", "shred", "rotate", "drop"])
+def test_an_ended_codes_key_is_in_no_page_and_no_frame(shops: list[Shop], path: Path, end: str) -> None:
+    shop, gone = shops[1], list[bytes]()
+    for _ in range(5):
+        shop.keys.renew_codes_key(shop.store)
+        codes_key = shop.store.collection(shop.keys.uuid).codes_key
+        assert codes_key is not None
+        gone.append(codes_key)
+    assert found(path, gone[-1:]) == 1
+    if end == "renew":
+        shop.keys.renew_codes_key(shop.store)
+        shop.store.database.empty_write_ahead_log()
+    elif end == "shred":
+        shop.shred(0.1)
+    elif end == "rotate":
+        shop.keys.rotate(shop.store)
+    else:
+        shop.store.drop_collection(shop.keys.uuid, ticket=ticket())
+    assert found(path, gone) == 0
+
+
+def test_what_the_old_root_wrapped_is_in_no_page_and_no_frame(tmp_path: Path) -> None:
+    """Hundreds of collections that grow and rotate, under roots whose wraps have other lengths each time: in a row that
+    grows with its counters or its wrap, copies stay behind in pages that split."""
+    path, rng = tmp_path / "keys.db", random.Random(3)
+    store = SqlcipherKeyStore(path, database_key)
+    uuids, gone, root = list[UUID](), list[bytes](), "root"
+    for length in (40, 100, 64, 105):
+        for _ in range(60):
+            uuids.append(uuid4())
+            new = WrappedCollection(
+                uuid=uuids[-1], version=1, root_key_id=root,
+                collection_key=rng.randbytes(65), index_key=rng.randbytes(40), lookup_key=rng.randbytes(40),
+            )  # fmt: skip
+            store.create_collection(new)
+        for uuid in rng.sample(uuids, 60):
+            first = store.next_position(uuid)
+            key = WrappedKey(
+                position=Position(first + rng.choice([1, 300, 70_000])),
+                version=store.collection(uuid).version, subject_tag=None, wrapped=rng.randbytes(40),
+            )  # fmt: skip
+            store.put(uuid, [key])
+        gone += [store.collection(uuid).collection_key for uuid in uuids]
+        root = f"root of {length}"
+        store.rewrap_root(root, lambda uuid, version, old, length=length: rng.randbytes(length))  # type: ignore[misc]
+        assert found(path, gone) == 0
+        for uuid in rng.sample(uuids, 60):
+            before = store.collection(uuid)
+            gone += [before.collection_key, before.index_key, before.lookup_key]
+            store.replace_version(
+                replace(before, version=before.version + 1, collection_key=rng.randbytes(rng.choice([40, 65, 510])),
+                        index_key=rng.randbytes(40), lookup_key=rng.randbytes(40)),
+                lambda batch: [bytes(reversed(wrapped)) for wrapped in batch.wrapped],
+            )  # fmt: skip
+    assert found(path, gone) == 0
+    present = [store.collection(uuid).collection_key for uuid in uuids]
+    assert found(path, present) == len(present) == 240

@@ -1,6 +1,7 @@
-"""A collection's keys over any course of ingests, erasures, rotations and restarts: a record opens exactly when it
-was put and not shredded, and a position is never used twice."""
+"""A collection's keys over any course of ingests, erasures, rotations, re-sealings, restarts and power cuts: a record
+opens exactly when it was put and not shredded, and a position is never used twice."""
 
+import shutil
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,7 @@ from secure_embed.errors import Conflict
 from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, SqlcipherKeyStore, TagKind
 from secure_embed.types import Action, Field, Position, Ticket
 
-uuid, database_key, space = UUID(int=9), bytes(range(32)), bytes(32)
+uuid, space = UUID(int=9), bytes(32)
 subjects = ("ana", "ben", None)
 
 
@@ -32,10 +33,12 @@ class Life(RuleBasedStateMachine):
         self.folder = TemporaryDirectory()
         self.path = Path(self.folder.name)
         self.keyring = Keyring.create(self.path / "keyring.json", KnownRoot())
-        self.store = SqlcipherKeyStore(self.path / "keys.db", database_key)
+        self.database_folder, self.database_key, self.copies = self.path, bytes(range(32)), 0
+        self.store = SqlcipherKeyStore(self.path / "keys.db", self.database_key)
         self.keys = CollectionKeys.create(self.keyring, self.store, uuid)
         self.sealed: dict[Position, tuple[str | None, bytes]] = {}  # every record that ever was
         self.there: set[Position] = set()
+        self.next_rows: dict[Position, bytes] = {}  # sealed under the keys on offer
         self.version = 1
 
     @rule(people=st.lists(st.sampled_from(subjects), min_size=1, max_size=5))
@@ -79,6 +82,37 @@ class Life(RuleBasedStateMachine):
         self.keys.discard(shredded.positions)
         self.there -= set(at)
 
+    # --- sealing again: the store of rows is `sealed`, and either side of it may be reached by a kill -------------
+
+    def unsettled(self) -> list[Position]:
+        return list(self.keys.offered)
+
+    @precondition(lambda self: self.there and not self.keys.offered)
+    @rule(data=st.data())
+    def offer(self, data: st.DataObject) -> None:
+        at = data.draw(st.lists(st.sampled_from(sorted(self.there)), unique=True, min_size=1, max_size=5))
+        fresh, rows = self.keys.seal_again(at, [{Field.TEXT: f"record {p}".encode()} for p in at], space)
+        self.keys.offer(self.store, fresh)
+        self.next_rows = dict(zip(at, [row[Field.TEXT] for row in rows], strict=True))
+        assert self.keys.offered == tuple(sorted(at))
+
+    @precondition(lambda self: self.keys.offered and self.next_rows)
+    @rule()
+    def replace_rows(self) -> None:
+        for position, row in self.next_rows.items():
+            self.sealed[position] = (self.sealed[position][0], row)
+        self.next_rows = {}
+
+    @precondition(lambda self: self.keys.offered)
+    @rule()
+    def settle(self) -> None:
+        """Right after the rows were replaced, before it, and after a restart in between."""
+        at, replaced = self.unsettled(), not self.next_rows
+        rows = {p: self.sealed[p][1] for p in at}
+        promoted, withdrawn = self.keys.settle(self.store, Field.TEXT, rows, space)
+        assert (promoted, withdrawn) == ((at, []) if replaced else ([], at))
+        self.next_rows = {}
+
     @rule()
     def rotate(self) -> None:
         self.version += 1
@@ -88,7 +122,27 @@ class Life(RuleBasedStateMachine):
     def restart(self) -> None:
         self.keys.close()
         self.store.close()
-        self.store = SqlcipherKeyStore(self.path / "keys.db", database_key)
+        self.open_again()
+
+    @rule()
+    def power_is_lost(self) -> None:
+        """The files as they are, write-ahead log included, opened elsewhere: nothing is closed, nothing tidied up."""
+        self.copies += 1
+        there = self.path / str(self.copies)
+        there.mkdir()
+        for name in ("keys.db", "keys.db-wal"):
+            shutil.copy(self.database_folder / name, there)
+        self.store.close()
+        self.database_folder = there
+        self.open_again()
+
+    @rule()
+    def new_database_key(self) -> None:
+        self.database_key = bytes(reversed(self.database_key))
+        self.store.database.rekey(self.database_key)
+
+    def open_again(self) -> None:
+        self.store = SqlcipherKeyStore(self.database_folder / "keys.db", self.database_key)
         self.keys = CollectionKeys.unlock(self.keyring, self.store, uuid)
 
     @invariant()
@@ -99,6 +153,10 @@ class Life(RuleBasedStateMachine):
         assert self.keys.records == len(self.there)
         assert self.keys.version == self.version
         assert self.store.next_position(uuid) == len(self.sealed)
+        for position in self.keys.offered:
+            assert position in self.there
+            if position in self.next_rows:
+                assert self.keys.open(position, Field.TEXT, self.next_rows[position], space) is not None
 
     def teardown(self) -> None:
         self.store.close()
