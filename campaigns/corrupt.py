@@ -53,6 +53,7 @@ class Bench:
         self.seed = seed
         self.specimen: Specimen = build(folder / "specimen")
         self.vkeys = {state: keys_of(self.specimen.state(state)) for state in STATES}
+        self.after = {question.name: question.after for question in self.specimen.questions}
         self.right: dict[str, dict[str, Seen]] = {}
         self.details: set[str] = set()  # what is said of a deployment that is whole
         for state in STATES:
@@ -85,7 +86,7 @@ class Bench:
         if not any(case.damage.apply(root, chance) for _ in range(tries_max)):
             return Told(case.number, None)
         touched = touch(root, self.specimen, case.state, self.vkeys[case.state])
-        outcome = judge(touched, self.right[case.state], case.damage.family)
+        outcome = judge(touched, self.right[case.state], case.damage.family, self.after)
         return Told(case.number, outcome, tuple(set(touched.details) - self.details))
 
 

@@ -7,7 +7,7 @@ import ssl
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -24,8 +24,11 @@ timeout_s = 30.0
 class Driver:
     """Of one deployment, through all lives of its service."""
 
-    def __init__(self, root: Path, port: int, *, clients: int) -> None:
+    def __init__(self, root: Path, port: int, *, clients: int, tolerated: Collection[str] = ()) -> None:
+        """``tolerated``: codes of 5xx answers that are to be expected here; what they answered may be there or not."""
         self._port = port
+        self._tolerated = tolerated
+        self.last: Answer | None = None
         self.receipts: list[tuple[int, str]] = []
         self.defects: list[Defect] = []
         self.sent: Counter[str] = Counter()
@@ -60,6 +63,11 @@ class Driver:
         return True
 
     def _keep(self, operation: Operation, answer: Answer) -> None:
+        self.last = answer
+        if answer.code in self._tolerated:
+            operation.unanswered()
+            self._count(self.refused, operation)
+            return
         if answer.status >= 500:
             operation.unanswered()
             found = [Defect("answer", f"{operation.kind} was answered {answer.status} {answer.code}")]

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,8 +35,17 @@ class Inside:
         self._caller = headers(root, settings.server.public_url) if caller is None else caller
         self._loop = asyncio.new_event_loop()
 
-    def ask(self, ask: Ask, *, nobody: bool = False) -> Answer:
-        return self._loop.run_until_complete(self._asked(ask, {} if nobody else self._caller))
+    def ask(self, ask: Ask) -> Answer:
+        (answer,) = self.ask_all([ask])
+        return answer
+
+    def ask_all(self, asks: Sequence[Ask]) -> list[Answer]:
+        """One after the other."""
+
+        async def all_of_them() -> list[Answer]:  # in one task: threads that wait for work end with it
+            return [await self._asked(ask, {} if ask.nobody else self._caller) for ask in asks]
+
+        return self._loop.run_until_complete(all_of_them())
 
     async def _asked(self, ask: Ask, caller: Mapping[str, str]) -> Answer:
         content = b"" if ask.body is None else json.dumps(ask.body).encode()

@@ -44,6 +44,7 @@ class Ask:
     path: str
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
+    nobody: bool = False  # without a token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,8 +55,11 @@ class Outcome:
     what: str = ""
 
 
-def judge(touched: Touched, right: Mapping[str, Seen], family: str) -> Outcome:
-    """``right``: the answers of the deployment as it was. ``family``: of the mutation."""
+def judge(
+    touched: Touched, right: Mapping[str, Seen], family: str, after: Mapping[str, tuple[str, ...]] | None = None
+) -> Outcome:
+    """``right``: the answers of the deployment as it was. ``family``: of the damage. ``after``: questions that others have
+    to be answered rightly for, before an answer to them means something: a record that was refused is not there."""
     if touched.leaked:
         return Outcome(Kind.LEAKED)
     if touched.fell is not None:
@@ -64,6 +67,7 @@ def judge(touched: Touched, right: Mapping[str, Seen], family: str) -> Outcome:
     if touched.refused is not None:
         return Outcome(Kind.AT_START, touched.refused)
     differing = {name: seen for name, seen in touched.answers.items() if seen != right[name]}
+    differing = {n: s for n, s in differing.items() if not any(d in differing for d in (after or {}).get(n, ()))}
     wrong = sorted(name for name, seen in differing.items() if not _says_so(seen))
     if wrong:
         return _wrong(family, f"{len(wrong)} of {len(right)}, first: {wrong[0]}: {_shown(touched, wrong[0])}")

@@ -24,7 +24,7 @@ __all__ = ["STATES", "Question", "Specimen", "build"]
 STATES = ("clean", "killed")
 COLLECTIONS = ("letters", "notes")
 batches = 12  # of a collection, over the three states
-batch_records = 5
+batch_records = 3
 subjects = 8
 port = 20_443  # never opened
 _DATABASES = {"data.db": Secret.DATA_STORE, "keys.db": Secret.KEYS_STORE, "risk.db": Secret.RISK_STORE}
@@ -35,7 +35,7 @@ _WORDS = ("knee", "heart", "card", "refund", "pain", "fever", "scan", "delay", "
 class Question:
     name: str
     ask: Ask
-    nobody: bool = False
+    after: tuple[str, ...] = ()  # questions that have to have their right answer, or this one means nothing
 
 
 @dataclass(slots=True)
@@ -126,7 +126,7 @@ class _Author:
     def questions(self) -> list[Question]:
         """Reading first; what writes comes last, and is asked once."""
         asked = [Question("collections", Ask(method="GET", path="/v1/collections"))]
-        asked += [Question("nobody", Ask(method="GET", path="/v1/collections"), nobody=True)]
+        asked += [Question("nobody", Ask(method="GET", path="/v1/collections", nobody=True))]
         asked += [
             Question(
                 f"fetch {r['id']}", Ask(method="GET", path=f"/v1/collections/{name}/records/{quote(r['id'], safe='')}")
@@ -143,15 +143,18 @@ class _Author:
             Question(f"erasure {n}", Ask(method="GET", path=f"/v1/erasures/{e}")) for n, e in enumerate(self._erasures)
         ]
         asked.append(Question("events", Ask(method="GET", path="/v1/audit/events?start=0&count=40")))
-        asked += [Question(f"again {what}", ask) for what, ask in self._batches[::5]]
+        asked += [Question(f"again {what}", ask) for what, ask in self._batches[::4]]
         for name in COLLECTIONS:
             new = _record(self._chance, name, 900)
             path = f"/v1/collections/{name}/records"
             asked.append(Question(f"new {name}", Ask(method="POST", path=path, body={"records": [new]})))
-            asked.append(Question(f"new {name} fetched", Ask(method="GET", path=f"{path}/{new['id']}")))
-            asked.append(Question(f"new {name} found", _query(name, new["text"], 1)))
-        asked.append(Question("erase", Ask(method="POST", path="/v1/erasures", body={"subject": "person-4"})))
-        asked.append(Question("erased", Ask(method="GET", path="/v1/collections/notes/records/notes-004")))
+            after = (f"new {name}",)
+            asked.append(Question(f"new {name} fetched", Ask(method="GET", path=f"{path}/{new['id']}"), after=after))
+            asked.append(Question(f"new {name} found", _query(name, new["text"], 1), after=after))
+        erase = Ask(method="POST", path="/v1/erasures", body={"subject": "person-4"})
+        asked.append(Question("erase", erase, after=tuple(f"new {name}" for name in COLLECTIONS)))
+        gone = Ask(method="GET", path="/v1/collections/notes/records/notes-004")
+        asked.append(Question("erased", gone, after=("erase",)))
         return asked
 
     def secrets(self) -> list[str]:

@@ -95,8 +95,8 @@ def _place(fault: BaseException) -> str:
 
 def _ask_all(root: Path, specimen: Specimen, told: dict[str, Any]) -> None:
     with Inside(root, caller=specimen.caller) as inside:
-        for question in specimen.questions:
-            answer = inside.ask(question.ask, nobody=question.nobody)
+        answers = inside.ask_all([question.ask for question in specimen.questions])
+        for question, answer in zip(specimen.questions, answers, strict=True):
             seen = seen_of(answer.status, answer.body, _digest(question, answer))
             told["answers"][question.name] = [seen.status, seen.code, seen.digest]
             if answer.status >= 400 and isinstance(answer.body, dict):
