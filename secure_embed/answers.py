@@ -9,10 +9,12 @@ from secure_embed.keys import ProviderDescription
 from secure_embed.types import Attributes, Collection, Expression, Receipt, Record
 
 __all__ = [
+    "BackupView",
     "CollectionView",
     "Erasure",
     "Fetched",
     "Hit",
+    "HoldView",
     "Ingested",
     "KeysView",
     "QueryResult",
@@ -70,10 +72,24 @@ class CollectionView:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Erasure:
     id: UUID
-    state: Literal["started", "done"]
+    state: Literal["started", "shredded", "done"]
+    kind: Literal["record", "subject", "collection", "retention"]
     records: int
-    note: str | None  # the signed erasure receipt
+    note: str | None  # the signed erasure receipt, once it is done
     receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldView:
+    id: UUID
+    subject: str | None = field(repr=False)
+    collection: str | None
+    record: str | None = field(repr=False)
+    reason: str = field(repr=False)
+    placed_by: str = field(repr=False)
+    placed_unix: int
+    records: int | None  # that it holds; None: not counted now
+    receipt: Receipt | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,4 +110,16 @@ class KeysView:
     provider: ProviderDescription
     collections: Mapping[str, int]  # name -> version of its key
     rotations: tuple[RotationView, ...]
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackupView:
+    id: UUID
+    data: str  # paths on the service's machine
+    keys: str
+    records: int  # opened again in the copy
+    log_size: int
+    bytes_copied: int
+    bytes_linked: int  # unchanged since the backup before
     receipt: Receipt

@@ -12,10 +12,12 @@ from typing import Literal
 
 from secure_embed.access import DevelopmentIssuer
 from secure_embed.audit import PosixLogStorage
-from secure_embed.deployment import DATA, KEYS, LOG, ROOT, VERIFIER_KEY, log_signer, open_databases
+from secure_embed.core import Core, open_databases
 from secure_embed.errors import ConfigurationError
 from secure_embed.keys import Keyring, create_provider, retire_root
+from secure_embed.layout import DATA, KEYS, LOG, ROOT, VERIFIER_KEY
 from secure_embed.settings import SETTINGS_FILE, KeySettings, Settings
+from secure_embed.succession import log_signer
 
 __all__ = ["create"]
 
@@ -72,9 +74,9 @@ def create(
         text += _keys_text(keys)
         text += _encoder_text(model, model_folder, dtype or ("bfloat16" if has_bfloat16() else "float32"))
         (made / SETTINGS_FILE).write_text(text)
-        _first_keys(made)
         for path in made.rglob("*"):  # what was copied brought its own permissions
             path.chmod(0o700 if path.is_dir() else 0o600)
+        _first_keys(made)
         if root.exists():
             root.rmdir()
         made.rename(root)
@@ -88,8 +90,10 @@ def _first_keys(made: Path) -> None:
         with ExitStack() as opened:
             open_databases(opened, made, keyring)
         PosixLogStorage(made / LOG, create=True).close()
-        (made / VERIFIER_KEY).write_text(log_signer(keyring).vkey + "\n")
+        (made / VERIFIER_KEY).write_text(log_signer(keyring, keyring.deployment_id).vkey + "\n")
         keyring.close()
+        with Core(settings, founding=True):  # the store's first mark
+            pass
     except BaseException:
         retire_root(settings, made / ROOT)  # a token or a Vault would keep it
         raise

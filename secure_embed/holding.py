@@ -5,20 +5,24 @@ keeps neither. Here a record becomes a sealed row and a code, and a position bec
 is logged and in which order things happen is the vault's.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import RLock
+from typing import TypeVar
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from secure_embed.errors import Conflict, IntegrityFailure, InvalidRequest, Unavailable
+from secure_embed.errors import Conflict, IntegrityFailure, InvalidRequest, SealedValueUnreadable, Unavailable
 from secure_embed.index import Added, Codebook, RabitqShard, sample_for, should_retrain
 from secure_embed.keys import CollectionKeys, IndexValue, KeyStore, Shredded, TagKind, attribute_parts
+from secure_embed.pause import Pause
+from secure_embed.resealing import open_all, reseal
 from secure_embed.saved_codes import CodesOrigin, SavedCodes, Standing
 from secure_embed.store import Appended, Change, RecordStore, RequestKey, SealedRow
 from secure_embed.types import (
@@ -36,6 +40,8 @@ from secure_embed.types import (
 
 __all__ = ["Holding", "Meta"]
 
+T = TypeVar("T")
+
 save_records_min = 1_000  # fewer are built in 30 ms
 BEFORE_ALL = Position(-1)
 load_rows = 2_000  # rows opened at a time while the codes are built
@@ -52,11 +58,13 @@ class Meta:
     subject: str | None
     attributes: Attributes
     metadata: Mapping[str, AttributeValue]
+    expires_unix: int | None
 
     def to_bytes(self) -> bytes:
-        return orjson.dumps(
-            {"id": self.id, "subject": self.subject, "attributes": self.attributes, "metadata": self.metadata}
-        )
+        return orjson.dumps({name: getattr(self, name) for name in self.__slots__})
+
+    def expired(self) -> bool:
+        return self.expires_unix is not None and self.expires_unix <= time.time()
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> "Meta":
@@ -74,15 +82,20 @@ class Holding:
         keys: CollectionKeys,
         key_store: KeyStore,
         store: RecordStore,
+        pause: Pause | None = None,
         codes_folder: Path | None = None,
+        mark: Callable[[], bytes] | None = None,
     ) -> None:
-        """``codes_folder``: where codes are saved; None: they are built at each start."""
+        """``pause``: what can hold writers off; ``codes_folder``: where codes are saved, or None: they are built at each
+        start; ``mark``: makes what goes into the store with each change (rollback.py)."""
         self.collection = collection
         self._keys = keys
         self._key_store = key_store
         self._store = store
         self._space = collection.space.digest
+        self._pause = Pause() if pause is None else pause
         self._writing = RLock()
+        self._mark = mark
         self._shard: RabitqShard | None = None
         file = None if codes_folder is None else codes_folder / str(collection.uuid)
         self._saved = None if file is None else SavedCodes(file, keys, key_store)
@@ -244,16 +257,23 @@ class Holding:
 
     def _open_vectors(self, at: Positions, out: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:
         asked = [Position(p) for p in at.tolist()]
-        rows = self._store.fetch(self.uuid, asked, {Field.VECTOR})
-        sealed = [rows[p].fields[Field.VECTOR] if p in rows else None for p in asked]
-        return self._keys.open_vectors_into(at, sealed, out, self._space)
+
+        def read() -> npt.NDArray[np.bool_]:
+            rows = self._store.fetch(self.uuid, asked, {Field.VECTOR})
+            sealed = [rows[p].fields[Field.VECTOR] if p in rows else None for p in asked]
+            return self._keys.open_vectors_into(at, sealed, out, self._space)
+
+        return self._steady(read)
 
     # --- rows ------------------------------------------------------------------------------------------------------
 
     def check(self, records: Sequence[Record]) -> None:
-        """Raise ``InvalidRequest`` for an attribute that the collection does not declare, or of another type."""
+        """Raise ``InvalidRequest`` for an attribute that the collection does not declare, or of another type, and for
+        a record whose end is past (``expires_at_invalid``)."""
         declared = self.collection.attributes
         for record in records:
+            if record.expires_unix is not None and record.expires_unix <= time.time():
+                raise InvalidRequest("a record's end is past already", code="expires_at_invalid")
             for name, value in record.attributes.items():
                 if name not in declared:
                     raise InvalidRequest("an attribute is not declared in this collection", code="attribute_undeclared")
@@ -265,14 +285,14 @@ class Holding:
 
     def append(self, records: Sequence[Record], vectors: Vectors, *, request: RequestKey | None) -> Appended:
         """Keys, then rows, then codes; durable on return, all or nothing. ``vectors``: (n, d) float32."""
-        with self._writing:
+        with self._pause.writing(), self._writing:
             if request is not None and (done := self.replayed(request)) is not None:
                 return done
             id_tags = [self._keys.tag(TagKind.RECORD_ID, record.id) for record in records]
             if self._store.locate(self.uuid, id_tags):
                 raise Conflict("a record with one of these ids is there already", code="record_exists")
             shard = self.shard()
-            first = self._next_position()
+            first = self.next_position
             wrapped, sealed = self._keys.seal_records(
                 first,
                 [None if r.subject is None else self._keys.tag(TagKind.SUBJECT, r.subject) for r in records],
@@ -281,10 +301,10 @@ class Holding:
             )
             self._key_store.put(self.uuid, wrapped)
             rows = [
-                SealedRow(position=Position(first + n), id_tag=tag, fields=fields)
-                for n, (tag, fields) in enumerate(zip(id_tags, sealed, strict=True))
+                SealedRow(position=Position(first + n), id_tag=tag, fields=fields, expires_unix=record.expires_unix)
+                for n, (tag, fields, record) in enumerate(zip(id_tags, sealed, records, strict=True))
             ]
-            appended = self._store.append(self.uuid, rows, request=request)
+            appended = self._store.append(self.uuid, rows, request=request, mark=self._marked())
             self._keys.admit(wrapped)
             positions = np.arange(first, first + len(records), dtype=np.int64)
             self._apply(
@@ -298,7 +318,12 @@ class Holding:
             )
             return appended
 
-    def _next_position(self) -> Position:
+    def _marked(self) -> bytes | None:
+        return None if self._mark is None else self._mark()
+
+    @property
+    def next_position(self) -> Position:
+        """One past the highest position that ever had a key here."""
         # Keys go first, so a crash between the two leaves keys without rows: their positions are passed over.
         return max(self._store.versions(self.uuid).next_position, self._key_store.next_position(self.uuid))
 
@@ -314,7 +339,13 @@ class Holding:
 
     @staticmethod
     def _plain(record: Record, vector: npt.NDArray[np.float16]) -> dict[Field, bytes]:
-        meta = Meta(id=record.id, subject=record.subject, attributes=record.attributes, metadata=record.metadata)
+        meta = Meta(
+            id=record.id,
+            subject=record.subject,
+            attributes=record.attributes,
+            metadata=record.metadata,
+            expires_unix=record.expires_unix,
+        )
         return {Field.VECTOR: vector.tobytes(), Field.TEXT: record.text.encode(), Field.META: meta.to_bytes()}
 
     def locate(self, record_id: str) -> Position | None:
@@ -324,17 +355,36 @@ class Holding:
     def of_subject(self, subject: str) -> tuple[Position, ...]:
         return self._key_store.positions_of_subject(self.uuid, self._keys.tag(TagKind.SUBJECT, subject))
 
-    def describe(self, at: Sequence[Position]) -> dict[Position, Meta]:
-        """Open what is sealed beside text and vector. Erased records are absent."""
-        rows = self._store.fetch(self.uuid, at, {Field.META})
-        opened = {p: self._open_meta(row) for p, row in rows.items()}
-        return {p: meta for p, meta in opened.items() if meta is not None}
+    def subjects_among(self, subjects: Sequence[str]) -> set[str]:
+        """Which of them have a record here; one pass over the keys, about 1 s a million."""
+        named = {self._keys.tag(TagKind.SUBJECT, subject): subject for subject in subjects}
+        tags = {key.subject_tag for key in self._key_store.wrapped(self.uuid)}
+        return {subject for tag, subject in named.items() if tag in tags}
+
+    def expired(self, now_unix: int, limit: int) -> Sequence[Position]:
+        """Records whose end has come, the earliest first."""
+        return self._store.expired(self.uuid, now_unix, limit)
+
+    def describe(self, at: Sequence[Position], *, also_expired: bool = False) -> dict[Position, Meta]:
+        """Open what is sealed beside text and vector. Erased records are absent, and so are those whose end has come:
+        nothing is answered of them, whether or not a sweep has erased them yet."""
+
+        def read() -> dict[Position, Meta | None]:
+            rows = self._store.fetch(self.uuid, at, {Field.META})
+            return {p: self._open_meta(row) for p, row in rows.items()}
+
+        opened = self._steady(read)
+        return {p: meta for p, meta in opened.items() if meta is not None and (also_expired or not meta.expired())}
 
     def texts(self, at: Sequence[Position], *, ticket: Ticket) -> dict[Position, str]:
         """Open texts. Erased records are absent."""
         ticket.require(Action.QUERY, Action.RECORD_READ, openings=len(at))
-        rows = self._store.fetch(self.uuid, at, {Field.TEXT})
-        opened = {p: self._open(row, Field.TEXT) for p, row in rows.items()}
+
+        def read() -> dict[Position, bytes | None]:
+            rows = self._store.fetch(self.uuid, at, {Field.TEXT})
+            return {p: self._open(row, Field.TEXT) for p, row in rows.items()}
+
+        opened = self._steady(read)
         return {p: raw.decode() for p, raw in opened.items() if raw is not None}
 
     def _open_meta(self, row: SealedRow) -> Meta | None:
@@ -349,27 +399,80 @@ class Holding:
     def _open(self, row: SealedRow, field: Field) -> bytes | None:
         return self._keys.open(row.position, field, row.fields[field], self._space)
 
+    # --- keys --------------------------------------------------------------------------------------------------------
+
+    @property
+    def key_version(self) -> int:
+        return self._keys.version
+
+    @property
+    def rotates_at_once(self) -> bool:
+        """Whether an erasure here ends with a new key version before it is answered."""
+        return self.records <= rotate_at_once_max
+
+    def rotate(self) -> int:
+        """A new version of the collection's key; the old one is destroyed. Returns the new one."""
+        with self._pause.writing(), self._writing:
+            return self._keys.rotate(self._key_store)
+
+    def segments(self) -> Sequence[tuple[Position, Position]]:
+        """What one :meth:`reseal` rewrites, first and end, ascending."""
+        return self._store.segment_bounds(self.uuid)
+
+    def reseal(self, bounds: tuple[Position, Position]) -> int:
+        """Every value of a segment's records anew, under new record keys; how many records. Readers go on."""
+        with self._pause.writing(), self._writing:
+            return reseal(self._keys, self._key_store, self._store, self._space, bounds, mark=self._marked)
+
+    def open_all(self) -> int:
+        """Open every sealed value and keep none; how many records opened. Raises ``IntegrityFailure``."""
+        return open_all(self._keys, self._store, self._space, self.collection.space.dimension)
+
+    def _steady(self, read: Callable[[], T]) -> T:
+        """Read rows and open them; once more when other keys took the place of theirs in between."""
+        while True:
+            epoch = self._keys.epoch
+            try:
+                return read()
+            except SealedValueUnreadable:
+                if self._keys.epoch == epoch:
+                    raise
+
     # --- the end ---------------------------------------------------------------------------------------------------
 
     def erase(self, at: Sequence[Position], *, ticket: Ticket) -> Shredded:
-        """Keys first, then rows and codes; idempotent. A small collection's key version is destroyed with them."""
-        with self._writing:
+        """Keys first, then rows and codes; idempotent. It ends with :meth:`rotate`, sooner or later."""
+        with self._pause.writing(), self._writing:
             shard = self._shard  # codes that were not built have nothing to forget
             shredded = self._key_store.shred(self.uuid, at, ticket=ticket)
             self._keys.discard(at)
             if self._saved is not None:
                 self._saved.remove()  # its key is gone already
-            self._store.erase(self.uuid, at, ticket=ticket)
+            self._store.erase(self.uuid, at, ticket=ticket, mark=self._marked())
             if shard is not None:
                 try:
                     shard.forget(at, version=self._store.versions(self.uuid).data, ticket=ticket)
                 except BaseException:
                     self._shard = None
                     raise
-            if self.records > rotate_at_once_max:
-                return shredded
-            self._keys.rotate(self._key_store)
-            return Shredded(positions=shredded.positions, key_version=shredded.key_version, version_destroyed=True)
+            return shredded
+
+    def destroy(self, *, ticket: Ticket) -> int:
+        """The whole collection: its keys in one transaction, then codes and rows. The version that its key had.
+
+        Idempotent in the key store and the store; this object answers nothing any more, whatever comes of it.
+        """
+        with self._pause.writing(), self._writing:
+            version = self._keys.version
+            self._key_store.drop_collection(self.uuid, ticket=ticket)
+            self._keys.close()
+            shard, self._shard = self._shard, None
+            if shard is not None:
+                shard.close()
+            if self._saved is not None:
+                self._saved.remove()
+            self._store.erase_collection(self.uuid, ticket=ticket)
+            return version
 
     def close(self) -> None:
         """Save the codes for the next start, if it can be done, and drop the keys."""

@@ -1,7 +1,9 @@
 """All collections of a deployment: which there are, and one :class:`Holding` for each, opened when it is asked for."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
 from threading import RLock
 from uuid import UUID, uuid4
 
@@ -10,8 +12,9 @@ import orjson
 from secure_embed.errors import Conflict, NotFound
 from secure_embed.holding import Holding
 from secure_embed.keys import CatalogueKeys, CatalogueValue, CollectionKeys, Keyring, KeyStore, TagKind
+from secure_embed.pause import Pause
 from secure_embed.store import RecordStore, SealedCollection
-from secure_embed.types import AttributeType, Collection, Space
+from secure_embed.types import AttributeType, Collection, Space, Ticket
 
 __all__ = ["Holdings"]
 
@@ -28,14 +31,23 @@ class Holdings:
         key_store: KeyStore,
         store: RecordStore,
         catalogue: CatalogueKeys,
+        pause: Pause | None = None,
+        codes_folder: Path | None = None,
+        mark: Callable[[], bytes] | None = None,
     ) -> None:
+        """``pause``: what can hold writers off; ``codes_folder``: where codes are saved, or nowhere; ``mark``: makes what
+        goes into the store with each change of records (rollback.py)."""
         self._keyring = keyring
         self._key_store = key_store
         self._store = store
         self._catalogue = catalogue
+        self._pause = Pause() if pause is None else pause
+        self._codes_folder = codes_folder
+        self._mark = mark
         self._lock = RLock()
         self._collections = {c.name: c for c in map(self._open_descriptor, store.collections())}
         self._open: dict[str, Holding] = {}
+        self._ending: set[UUID] = set()  # whose erasure has begun
 
     def _open_descriptor(self, sealed: SealedCollection) -> Collection:
         raw = orjson.loads(self._catalogue.open(CatalogueValue.DESCRIPTOR, sealed.uuid, sealed.descriptor))
@@ -74,7 +86,7 @@ class Holdings:
             "risk_profile": collection.risk_profile,
             "created_unix": collection.created_unix,
         }
-        with self._lock:
+        with self._pause.writing(), self._lock:
             self._ensure_free(collection.name)
             CollectionKeys.create(self._keyring, self._key_store, collection.uuid).close()
             self._store.create_collection(
@@ -91,7 +103,7 @@ class Holdings:
     def named(self, name: str) -> Holding:
         """Raises ``NotFound`` (``collection_not_found``)."""
         with self._lock:
-            if name not in self._collections:
+            if name not in self._collections or self._collections[name].uuid in self._ending:
                 raise NotFound("there is no such collection for you", code="collection_not_found")
             if name not in self._open:
                 self._open[name] = self._opened(self._collections[name])
@@ -103,7 +115,56 @@ class Holdings:
             keys=CollectionKeys.unlock(self._keyring, self._key_store, collection.uuid),
             key_store=self._key_store,
             store=self._store,
+            pause=self._pause,
+            codes_folder=self._codes_folder,
+            mark=self._mark,
         )
+
+    def data_version(self, name: str) -> int:
+        """Without opening the collection. Raises ``NotFound``."""
+        return self._store.versions(self._collections[name].uuid).data
+
+    def key_versions(self) -> dict[str, int]:
+        """Name -> version of the collection's key."""
+        return {name: self._key_store.collection(c.uuid).version for name, c in sorted(self._collections.items())}
+
+    def name_of(self, uuid: UUID) -> str | None:
+        """None: it is not there any more."""
+        return next((name for name, c in self._collections.items() if c.uuid == uuid), None)
+
+    def erase(self, uuid: UUID, *, ticket: Ticket) -> int:
+        """Erase a whole collection: from now on there is none, and its name is free in the end. Idempotent.
+
+        Returns the version that its key had, 0 where the keys were gone already.
+        """
+        with self._lock:
+            self._ending.add(uuid)
+            name = self.name_of(uuid)
+            holding = self._open.get(name) if name is not None else None
+        version = self._destroy(uuid, ticket) if holding is None else holding.destroy(ticket=ticket)
+        with self._lock:
+            if name is not None:
+                self._open.pop(name, None)
+                self._collections.pop(name, None)
+        return version
+
+    def _destroy(self, uuid: UUID, ticket: Ticket) -> int:
+        """As :meth:`Holding.destroy`, for one that is not open: its keys may be gone since before a crash."""
+        version = 0
+        with self._pause.writing():
+            with suppress(NotFound):
+                version = self._key_store.collection(uuid).version
+            self._key_store.drop_collection(uuid, ticket=ticket)
+            if self._codes_folder is not None:  # sealed, and the key is gone
+                for name in (f"{uuid}", f".{uuid}.new"):
+                    (self._codes_folder / name).unlink(missing_ok=True)
+            self._store.erase_collection(uuid, ticket=ticket)
+        return version
+
+    def opened(self) -> list[Holding]:
+        """Those that are in memory now."""
+        with self._lock:
+            return list(self._open.values())
 
     def names(self) -> list[str]:
         return sorted(self._collections)

@@ -18,7 +18,9 @@ from secure_embed.keys import CatalogueKeys, CatalogueValue
 from secure_embed.store import RecordStore, StateKind
 from secure_embed.types import Action
 
-__all__ = ["Mark", "Rollback"]
+__all__ = ["Mark", "Rollback", "rollback_codes"]
+
+rollback_codes = frozenset({"log_rolled_back", "keys_rolled_back", "budgets_rolled_back", "store_rolled_back"})
 
 _FORMAT = struct.Struct(">Q32sQQ")
 
@@ -51,7 +53,7 @@ class _Logged:
     def take(self, event: Mapping[str, Any]) -> None:
         if event.get("phase") != Phase.OUTCOME or event.get("decision") != "allowed":
             return
-        action, name, details = event["action"], event.get("collection"), event.get("details", {})
+        action, name, details = event["action"], str(event.get("collection")), event.get("details", {})
         if action == Action.COLLECTION_CREATE:
             self.versions[name] = 0
         elif action == Action.COLLECTION_ERASE:
@@ -110,7 +112,7 @@ class Rollback:
         if self._risk_generation() < marked.risk_generation:
             raise IntegrityFailure("the database of budgets is older than the store", code="budgets_rolled_back")
         since = _Logged()
-        for event in self._log.events_since(marked.log_size):
+        for _, event in self._log.events_since(marked.log_size):
             since.take(event)
         if not self._has(since, holdings):
             raise IntegrityFailure("the log has changes that the store has not", code="store_rolled_back")
@@ -121,7 +123,7 @@ class Rollback:
         return (
             logged.erasures <= states
             and all(holdings.knows(name) for name in logged.versions)
-            and all(holdings.named(name).data_version >= version for name, version in logged.versions.items())
+            and all(holdings.data_version(name) >= version for name, version in logged.versions.items())
         )
 
     def acknowledge(self, found: SecureEmbedError) -> None:

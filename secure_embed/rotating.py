@@ -153,7 +153,7 @@ class Rotating:
         for first, end in holding.segments():
             if first < rotation.next_position:
                 continue
-            count = holding.reseal(first, end)
+            count = holding.reseal((first, end))
             rotation = replace(rotation, next_position=end, done=rotation.done + count)
             self._put(identifier, rotation)
             self._pause(began, rotation.done - done_before, rotation.records_per_second or records_per_second_default)

@@ -17,6 +17,7 @@ from secure_embed.errors import ConfigurationError
 
 __all__ = [
     "SETTINGS_FILE",
+    "BackupSettings",
     "EncoderSettings",
     "IssuerSettings",
     "KeySettings",
@@ -125,6 +126,15 @@ class PolicySettings(_Part):
     risk_profile: Literal["open", "standard", "strict"] = "standard"
 
 
+class BackupSettings(_Part):
+    folders: tuple[Path, ...] = ()  # below which a backup may be written; none: no backup is taken
+
+
+class UpkeepSettings(_Part):
+    sweep_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300  # records past their date go
+    nightly_hour_utc: Annotated[int, Field(ge=0, le=23)] = 2  # erasures in large collections come to their end
+
+
 class LimitSettings(_Part):
     request_bytes_max: Annotated[int, Field(ge=1_024, le=64 * 1024 * 1024)] = 8 * 1024 * 1024
     request_seconds_max: Annotated[int, Field(ge=1, le=600)] = 120
@@ -152,6 +162,8 @@ class Settings(BaseSettings):
     issuers: tuple[IssuerSettings, ...] = ()
     policies: PolicySettings = PolicySettings()
     limits: LimitSettings = LimitSettings()
+    backup: BackupSettings = BackupSettings()
+    upkeep: UpkeepSettings = UpkeepSettings()
 
     @classmethod
     def settings_customise_sources(

@@ -1,4 +1,4 @@
-"""The paths of keys and their rotation."""
+"""The paths of keys, their rotation, and backups."""
 
 from typing import Annotated, Literal
 from uuid import UUID
@@ -55,7 +55,27 @@ class KeysAnswer(BaseModel):
     receipt: ReceiptAnswer
 
 
-FIELD_NAMES = frozenset(RotationRequest.model_fields)
+class BackupRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    to: Annotated[str, Field(min_length=1, max_length=1_024, description="a folder on the service's machine")]
+    keys_to: Annotated[str, Field(min_length=1, max_length=1_024)] | None = Field(
+        default=None, description="where the keys' part goes, when it is to be kept apart; default: beside the data"
+    )
+
+
+class BackupAnswer(BaseModel):
+    id: str
+    data: str
+    keys: str
+    records: int = Field(description="opened again in the copy, with the copy's keys")
+    log_size: int
+    bytes_copied: int
+    bytes_linked: int = Field(description="unchanged since the backup before, and linked to it")
+    receipt: ReceiptAnswer
+
+
+FIELD_NAMES = frozenset(RotationRequest.model_fields) | frozenset(BackupRequest.model_fields)
 
 
 def _rotation(view: RotationView) -> RotationAnswer:
@@ -116,3 +136,26 @@ async def rotate(request: Request, asked: RotationRequest) -> RotationAnswer:
 )
 async def show_rotation(request: Request, rotation: UUID) -> RotationAnswer:
     return _rotation(await threads_of(request).run(vault_of(request).custody.rotation, call_of(request), rotation))
+
+
+@router.post(
+    "/backups",
+    status_code=201,
+    name=Action.BACKUP_CREATE,
+    dependencies=[Security(bearer, scopes=[required_scope(Action.BACKUP_CREATE)])],
+)
+async def back_up(request: Request, asked: BackupRequest) -> BackupAnswer:
+    """Take a backup; writers wait while the databases are copied, queries do not."""
+    view = await threads_of(request).run(
+        vault_of(request).custody.back_up, call_of(request), to=asked.to, keys_to=asked.keys_to or asked.to
+    )
+    return BackupAnswer(
+        id=str(view.id),
+        data=view.data,
+        keys=view.keys,
+        records=view.records,
+        log_size=view.log_size,
+        bytes_copied=view.bytes_copied,
+        bytes_linked=view.bytes_linked,
+        receipt=receipt_answer(view.receipt),
+    )

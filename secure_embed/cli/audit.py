@@ -23,7 +23,7 @@ def audit() -> None:
 def verify(root: Path, json_: bool) -> None:
     """Compute the whole tree again from the entries and compare; follow the signing keys from the first on."""
     from secure_embed.audit import parse_verifiers, verify_folder
-    from secure_embed.deployment import LOG, VERIFIER_KEY
+    from secure_embed.layout import LOG, VERIFIER_KEY
 
     verified = verify_folder(root / LOG, parse_verifiers((root / VERIFIER_KEY).read_text(encoding="utf-8")))
     head = verified.head
@@ -47,7 +47,7 @@ def verify(root: Path, json_: bool) -> None:
 def show(root: Path, start: int, count: int, json_: bool) -> None:
     """Print events, one JSON object a line; with --json one array."""
     from secure_embed.audit import open_view
-    from secure_embed.deployment import LOG
+    from secure_embed.layout import LOG
 
     view = open_view(root / LOG)
     there = max(0, min(count, view.head().size - start))
@@ -62,7 +62,7 @@ def show(root: Path, start: int, count: int, json_: bool) -> None:
 def export(root: Path, folder: Path, json_: bool) -> None:
     """Copy the log for an auditor. Of a running service: what was committed when the copy was made."""
     from secure_embed.audit import export_folder
-    from secure_embed.deployment import LOG
+    from secure_embed.layout import LOG
 
     size = export_folder(root / LOG, folder).size
     emit({"folder": str(folder), "size": size}, json_, [f"{size} entries in {folder}"])

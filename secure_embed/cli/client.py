@@ -69,14 +69,22 @@ class Client:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         if purpose:
             headers["Purpose-Of-Use"] = purpose
-        self._http = httpx.Client(base_url=url, verify=context, headers=headers, timeout=timeout_s, trust_env=False)
+        self._http = httpx.Client(base_url=url, verify=context, headers=headers, trust_env=False)
 
-    def call(self, method: str, path: str, body: Any = None, headers: Mapping[str, str] | None = None) -> Reply:
-        """Raises ``Unavailable`` (``service_unreachable``) when there is no answer."""
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float | None = timeout_s,
+    ) -> Reply:
+        """Raises ``Unavailable`` (``service_unreachable``) when there is no answer. ``timeout_s``: None waits for ever."""
         import httpx
 
         try:
-            answer = self._http.request(method, path, json=body, headers=headers)
+            answer = self._http.request(method, path, json=body, headers=headers, timeout=timeout_s)
         except httpx.HTTPError as fault:
             raise Unavailable(
                 f"the service does not answer ({type(fault).__name__})", code="service_unreachable"

@@ -25,7 +25,7 @@ def status(root: Path, json_: bool) -> None:
     """Open the root key and the keyring, and describe them."""
     from dataclasses import asdict
 
-    from secure_embed.deployment import open_keys
+    from secure_embed.core import open_keys
     from secure_embed.settings import Settings
 
     with open_keys(Settings.load(root, dev=True)) as (provider, keyring):

@@ -1,12 +1,13 @@
-"""What a security officer does: sees which keys there are, rotates them. No key and no record is shown."""
+"""What a security officer does: sees which keys there are, rotates them, takes backups. No key and no record is shown."""
 
+from pathlib import Path
 from uuid import UUID
 
-from secure_embed.answers import KeysView, RotationView
+from secure_embed.answers import BackupView, KeysView, RotationView
+from secure_embed.core import Core
 from secure_embed.errors import InvalidRequest
 from secure_embed.holdings import Holdings
-from secure_embed.keys import Keyring
-from secure_embed.rotating import Kind, Rotating, Rotation
+from secure_embed.rotating import Kind, Rotation
 from secure_embed.trail import Call
 from secure_embed.types import Action, Receipt
 from secure_embed.vault.entrance import Entrance
@@ -15,18 +16,19 @@ __all__ = ["Custody"]
 
 
 class Custody:
-    def __init__(self, way: Entrance, *, keyring: Keyring, rotating: Rotating) -> None:
+    def __init__(self, way: Entrance, core: Core) -> None:
         self._way = way
-        self._keyring = keyring
-        self._rotating = rotating
+        self._core = core
+        self._rotating = core.rotating
+        self._backups = core.backups
 
     def show(self, call: Call) -> KeysView:
         with self._way.begin(call, Action.KEYS_READ) as trail:
             self._way.enter(trail, None)
-            described = self._keyring.describe()
+            described = self._core.provider.describe()
             rotations = [self._view(i, rotation, None) for i, rotation in self._rotating.all().items()]
             return KeysView(
-                deployment=self._keyring.deployment_id,
+                deployment=self._core.keyring.deployment_id,
                 provider=described,
                 collections=self._way.holdings.key_versions(),
                 rotations=tuple(rotations),
@@ -59,6 +61,24 @@ class Custody:
         with self._way.begin(call, Action.KEYS_READ) as trail:
             self._way.enter(trail, None)
             return self._view(identifier, self._rotating.state(identifier), trail.done())
+
+    def back_up(self, call: Call, *, to: str, keys_to: str) -> BackupView:
+        """A consistent copy, opened again before it counts. Paths are the service's own machine's."""
+        with self._way.begin(call, Action.BACKUP_CREATE) as trail:
+            self._way.enter(trail, None)
+            trail.ticket().require(Action.BACKUP_CREATE)
+            taken = self._backups.take(Path(to), Path(keys_to))
+            trail.detail(backup=str(taken.id), log_size=taken.log_size)
+            return BackupView(
+                id=taken.id,
+                data=str(taken.data),
+                keys=str(taken.keys),
+                records=taken.records,
+                log_size=taken.log_size,
+                bytes_copied=taken.bytes_copied,
+                bytes_linked=taken.bytes_linked,
+                receipt=trail.done(results=taken.records),
+            )
 
     def _view(self, identifier: UUID, rotation: Rotation, receipt: Receipt | None) -> RotationView:
         return RotationView(

@@ -345,7 +345,8 @@ class Scenario:
         return f"the log verifies; with one bit of a copy flipped the verifier says: {named}", ok
 
     def _verify(self, log: Path, *more: str) -> subprocess.CompletedProcess[str]:
-        from secure_embed.deployment import VERIFIER_KEY, verifier
+        from secure_embed.deployment import verifier
+        from secure_embed.layout import VERIFIER_KEY
 
         command = [sys.executable, str(verifier()), str(log), "--key", str(self._root / VERIFIER_KEY), *more]
         return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own program
