@@ -1,43 +1,91 @@
 """Erasure as a thing with a state: begun in writing, ended with a signed receipt, finished after a crash.
 
-What is to go is written down (sealed) before the first key is deleted, so that a process that died in between goes on
-where it stood. Erasing itself is :meth:`Holding.erase`; the receipt says what that does not reach.
+``started``: written before the first key goes. ``shredded``: keys, rows and codes are gone, and no answer can contain
+them; for a large collection the version of its key that had wrapped them is still there. ``done``: that version is
+destroyed too, and the receipt is signed. Each step is durable before the next and may be done again.
+
+Why it is so: docs/decisions/0017. What an erasure reaches, for who has to answer for it: docs/erasure.md.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from threading import Lock
 from typing import Literal
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
 
-from secure_embed.audit import AuditLog, NoteSigner, leaf_hash, sign_note
+from secure_embed.audit import AuditEvent, AuditLog, Phase, leaf_hash
+from secure_embed.errors import NotFound, SecureEmbedError
 from secure_embed.holding import Holding
 from secure_embed.holdings import Holdings
+from secure_embed.holds import Holds
 from secure_embed.keys import CatalogueKeys, CatalogueValue
+from secure_embed.receipts import Destroyed, Ranges, receipt_text, to_ranges
 from secure_embed.risk import RiskControl
 from secure_embed.store import RecordStore, StateKind
-from secure_embed.types import Position, Ticket
+from secure_embed.trail import Trails
+from secure_embed.types import Action, Position, Receipt, Ticket
 
-__all__ = ["Erasing", "ErasureState"]
+__all__ = ["Erasing", "ErasureState", "Part", "What"]
 
-_REMAINS = (
-    "Copies of the keys database made before this moment, together with the root key, still open what was erased, "
-    "until those copies end. Copies of the data alone do not. Who was shown a record before may have kept it."
-)
+Kind = Literal["record", "subject", "collection", "retention"]
+What = Sequence[tuple[Holding, Sequence[Position] | None]]  # None: the whole collection
+
+SWEEP = "retention.sweep"
+sweep_records_max = 5_000  # of one sweep
+rotations_max = 16  # large collections whose key one call of complete() replaces
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """What goes, or went, in one collection."""
+
+    collection: str  # its name
+    uuid: str
+    keys: Ranges
+    records: int
+    whole: bool = False
+    version: int | None = None  # of the collection key when the record keys were deleted; None: not deleted yet
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErasureState:
-    state: Literal["started", "done"]
+    state: Literal["started", "shredded", "done"]
+    kind: Kind
     reason: str
-    records: int
-    pending: tuple[tuple[str, tuple[int, ...]], ...] = ()  # (collection uuid, positions) while started
+    intent: int  # index in the log
+    parts: tuple[Part, ...]
+    shredded_unix: int | None = None
     note: str | None = None
+    logged: bool = False  # whether the receipt's digest is known to stand in the log
+
+    @property
+    def records(self) -> int:
+        return sum(part.records for part in self.parts)
+
+    @property
+    def receipt_sha256(self) -> str | None:
+        """Hex, of the whole signed note."""
+        return None if self.note is None else hashlib.sha256(self.note.encode()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        return orjson.dumps(asdict(self))
+
+    @classmethod
+    def from_bytes(cls, raw: bytes) -> "ErasureState":
+        said = orjson.loads(raw)
+        parts = tuple(Part(**{**part, "keys": tuple(map(tuple, part["keys"]))}) for part in said.pop("parts"))
+        return cls(parts=parts, **said)
 
 
 class Erasing:
+    """Thread safe. :meth:`run` is for a caller's erasure, :meth:`resume` for the start, the others for one thread in
+    the background; those may be called at any time, as often as one likes."""
+
     def __init__(
         self,
         *,
@@ -46,86 +94,282 @@ class Erasing:
         catalogue: CatalogueKeys,
         risk: RiskControl,
         log: AuditLog,
-        signer: NoteSigner,
+        holdings: Holdings,
+        holds: Holds,
+        trails: Trails,
+        backups_kept_days: int | None,
     ) -> None:
         self._deployment = deployment
         self._store = store
         self._catalogue = catalogue
         self._risk = risk
         self._log = log
-        self._signer = signer
+        self._holdings = holdings
+        self._holds = holds
+        self._trails = trails
+        self._backups_kept_days = backups_kept_days
+        self._lock = Lock()
+        self._running: set[UUID] = set()  # erasures that a thread works on now
+
+    # --- one erasure -----------------------------------------------------------------------------------------------
 
     def run(
-        self, identifier: UUID, what: Sequence[tuple[Holding, Sequence[Position]]], *, reason: str, ticket: Ticket
-    ) -> ErasureState:
-        """Erase and sign; durable on return. Nothing to erase is an erasure too, and says so."""
-        started = ErasureState(
-            state="started",
-            reason=reason,
-            records=sum(len(at) for _, at in what),
-            pending=tuple((str(holding.uuid), tuple(int(p) for p in at)) for holding, at in what if at),
-        )
-        self._put(identifier, started)
-        return self._finish(identifier, started, [(h, at) for h, at in what if at], ticket)
-
-    def _finish(
         self,
         identifier: UUID,
-        started: ErasureState,
-        what: Sequence[tuple[Holding, Sequence[Position]]],
+        what: What,
+        *,
+        kind: Kind,
+        reason: str,
         ticket: Ticket,
-    ) -> ErasureState:
-        destroyed = []
-        for holding, at in what:
-            shredded = holding.erase(at, ticket=ticket)
-            self._risk.forget(holding.uuid, holding.ledger_tags(at))
-            destroyed.append(
-                {
-                    "collection": holding.collection.name,
-                    "collection_uuid": str(holding.uuid),
-                    "record_keys": [int(p) for p in at],
-                    "wrapped_under_version": shredded.key_version,
-                    "version_destroyed": shredded.version_destroyed,
-                }
-            )
-        receipt = {
-            "type": "secure_embed/erasure-receipt/v1",
-            "erasure": str(identifier),
-            "deployment": str(self._deployment),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            "reason": started.reason,
-            "records": started.records,
-            "destroyed": destroyed,
-            "log_index": ticket.intent_index,
-            "log_leaf_hash": leaf_hash(self._log.entries(ticket.intent_index, 1)[0]).hex(),
-            "remains": _REMAINS,
-        }
-        text = orjson.dumps(receipt, option=orjson.OPT_SORT_KEYS).decode()
-        note = sign_note(self._signer, kind="erasure-receipt", text=text + "\n")
-        done = ErasureState(state="done", reason=started.reason, records=started.records, note=note)
+        log: Callable[[ErasureState], Receipt],
+    ) -> tuple[ErasureState, Receipt]:
+        """Erase, sign if it is done, and let ``log`` write the OUTCOME. Nothing to erase is an erasure too.
+
+        Raises ``Conflict`` (``legal_hold``) before anything is written. Whatever else it raises, :meth:`complete` and
+        the next start go on from where it stood.
+        """
+        with self._working_on(identifier):
+            with self._holds.refusing(what):
+                started = ErasureState(
+                    state="started",
+                    kind=kind,
+                    reason=reason,
+                    intent=ticket.intent_index,
+                    parts=tuple(_part(holding, at) for holding, at in what if at is None or len(at)),
+                )
+                self._put(identifier, started)
+                shredded = self._shred(identifier, started, ticket)
+            ended = self._conclude(identifier, shredded, lambda _: False)
+            receipt = log(ended)
+            with suppress(SecureEmbedError):  # it is erased and logged; complete() would log it once more
+                self._mark_logged(identifier, ended)
+            return ended, receipt
+
+    def _working_on(self, identifier: UUID) -> "_Working":
+        return _Working(self._lock, self._running, identifier)
+
+    def _shred(self, identifier: UUID, started: ErasureState, ticket: Ticket) -> ErasureState:
+        """Keys, rows and codes, in each collection; durable on return."""
+        parts = tuple(self._shred_part(part, ticket) for part in started.parts)
+        shredded = replace(started, state="shredded", parts=parts, shredded_unix=int(time.time()))
+        self._put(identifier, shredded)
+        return shredded
+
+    def _shred_part(self, part: Part, ticket: Ticket) -> Part:
+        uuid = UUID(part.uuid)
+        if part.whole:
+            version = self._holdings.erase(uuid, ticket=ticket)
+            self._risk.forget_collection(uuid)
+            return replace(part, version=version)
+        holding = self._holding(uuid)
+        if holding is None:  # the whole collection was erased meanwhile
+            return replace(part, version=0)
+        at = [Position(p) for first, last in part.keys for p in range(first, last + 1)]
+        shredded = holding.erase(at, ticket=ticket)
+        self._risk.forget(uuid, holding.ledger_tags(at))
+        return replace(part, version=shredded.key_version)
+
+    def _conclude(self, identifier: UUID, state: ErasureState, may_rotate: Callable[[Holding], bool]) -> ErasureState:
+        """``done`` with its receipt, once no version of a key that wrapped what was erased is left; a small
+        collection's is replaced at once, a large one's where ``may_rotate`` says so."""
+        waiting = [part for part in state.parts if not self._version_destroyed(part, may_rotate)]
+        if waiting:
+            return state
+        now = int(time.time())
+        assert state.shredded_unix is not None
+        text = receipt_text(
+            erasure=identifier,
+            deployment=self._deployment,
+            kind=state.kind,
+            reason=state.reason,
+            destroyed=[
+                Destroyed(
+                    collection=part.collection,
+                    uuid=part.uuid,
+                    records=part.records,
+                    keys=part.keys,
+                    version=part.version or 0,
+                    whole=part.whole,
+                )
+                for part in state.parts
+            ],
+            shredded_unix=state.shredded_unix,
+            versions_destroyed_unix=now,
+            backups_kept_days=self._backups_kept_days,
+            log_index=state.intent,
+            log_leaf_hash=leaf_hash(self._log.entries(state.intent, 1)[0]).hex(),
+        )
+        done = replace(state, state="done", note=self._log.sign(kind="erasure-receipt", text=text))
         self._put(identifier, done)
         return done
 
-    def unfinished(self) -> dict[UUID, ErasureState]:
-        """Erasures that a crash cut off."""
-        states = {i: self._opened(i, sealed) for i, sealed in self._store.states(StateKind.ERASURE)}
-        return {i: state for i, state in states.items() if state.state == "started"}
+    def _version_destroyed(self, part: Part, may_rotate: Callable[[Holding], bool]) -> bool:
+        holding = None if part.whole else self._holding(UUID(part.uuid))
+        if holding is None:
+            return True
+        assert part.version is not None
+        if holding.key_version <= part.version and (holding.rotates_at_once or may_rotate(holding)):
+            holding.rotate()
+        return holding.key_version > part.version
 
-    def finish(self, unfinished: Mapping[UUID, ErasureState], holdings: Holdings, ticket: Ticket) -> None:
-        """Go on where a crash cut them off."""
-        for identifier, started in unfinished.items():
-            what = [(holdings.by_uuid(UUID(uuid)), tuple(map(Position, at))) for uuid, at in started.pending]
-            self._finish(identifier, started, what, ticket)
+    def _holding(self, uuid: UUID) -> Holding | None:
+        """None: there is no such collection any more."""
+        try:
+            return self._holdings.by_uuid(uuid)
+        except NotFound:
+            return None
+
+    # --- in the background, and after a crash ----------------------------------------------------------------------
+
+    def resume(self) -> None:
+        """At the start, before anyone is answered: go on with what was cut off, all but rotating large collections."""
+        self._go_on(lambda _: False)
+
+    def complete(self) -> int:
+        """Bring every erasure to its end that can be; large collections get a new key version. How many are left."""
+        rotated: set[UUID] = set()
+
+        def may_rotate(holding: Holding) -> bool:
+            if len(rotated) >= rotations_max:
+                return False
+            rotated.add(holding.uuid)
+            return True
+
+        return self._go_on(may_rotate)
+
+    def _go_on(self, may_rotate: Callable[[Holding], bool]) -> int:
+        left = 0
+        for identifier, listed in self._unended().items():
+            with self._lock:
+                if identifier in self._running:  # its own thread brings it to its end
+                    continue
+            with self._working_on(identifier):
+                state = self.state(identifier) if listed.state != "started" else self._resumed(identifier, listed)
+                if state.state == "shredded":
+                    state = self._conclude(identifier, state, may_rotate)
+                if state.state == "done" and not state.logged:
+                    self._log_receipt(identifier, state)
+                left += state.state != "done"
+        return left
+
+    def _unended(self) -> dict[UUID, ErasureState]:
+        states = {i: self._opened(i, sealed) for i, sealed in self._store.states(StateKind.ERASURE)}
+        return {i: state for i, state in states.items() if not state.logged}
+
+    def _resumed(self, identifier: UUID, started: ErasureState) -> ErasureState:
+        """Shred under a ticket of the service's own. What came under a hold since, with its key still there, stays."""
+        with self._trails.own(Action.RECORD_ERASE, count=started.records, erasure=str(identifier), resumed=True) as own:
+            with self._holds.lock:
+                state = self._shred(identifier, self._without_held(started), own.ticket)
+            own.results = state.records
+        return state
+
+    def _without_held(self, started: ErasureState) -> ErasureState:
+        parts = []
+        for part in started.parts:
+            holding = None if part.whole else self._holding(UUID(part.uuid))
+            at = [Position(p) for first, last in part.keys for p in range(first, last + 1)]
+            held = {} if holding is None else self._holds.held(holding, at)
+            kept = [p for p in at if p not in held]
+            parts.append(part if not held else replace(part, keys=to_ranges(kept), records=len(kept)))
+        return replace(started, parts=tuple(parts))
+
+    def _log_receipt(self, identifier: UUID, done: ErasureState) -> None:
+        digest = done.receipt_sha256
+        assert digest is not None
+        details: Mapping[str, str | int] = {
+            "erasure": str(identifier),
+            "receipt_sha256": digest,
+            "records": done.records,
+        }
+        self._log.system(AuditEvent(phase=Phase.SYSTEM, action="erasure.done", details=details))
+        self._mark_logged(identifier, done)
+
+    def _mark_logged(self, identifier: UUID, state: ErasureState) -> None:
+        if state.state == "done":
+            self._put(identifier, replace(state, logged=True))
+
+    def sweep(self, now_unix: int) -> int:
+        """Erase what has expired and is not held, ``sweep_records_max`` at most: an erasure of the service's own, with
+        its state and receipt. How many; 0: nothing is left to do, and nothing is logged."""
+        with self._holds.lock:
+            what, held = self._expired(now_unix)
+            count = sum(len(at) for _, at in what)
+            if not count:
+                return 0
+            identifier = uuid4()
+            with self._trails.own(SWEEP, count=count, erasure=str(identifier), held=held) as own:
+
+                def log(state: ErasureState) -> Receipt:
+                    if state.receipt_sha256 is not None:
+                        own.details["receipt_sha256"] = state.receipt_sha256
+                    own.results = state.records
+                    return own.done()
+
+                self.run(identifier, what, kind="retention", reason="expired", ticket=own.ticket, log=log)
+        return count
+
+    def _expired(self, now_unix: int) -> tuple[list[tuple[Holding, Sequence[Position]]], int]:
+        """What may go, and how many are held."""
+        what: list[tuple[Holding, Sequence[Position]]] = []
+        left, all_held = sweep_records_max, 0
+        for name in self._holdings.names():
+            if not left:
+                break
+            holding = self._holdings.named(name)
+            free, held = self._expired_in(holding, now_unix, left)
+            all_held += held
+            left -= len(free)
+            if free:
+                what.append((holding, free))
+        return what, all_held
+
+    def _expired_in(self, holding: Holding, now_unix: int, limit: int) -> tuple[list[Position], int]:
+        """Held ones stay expired, so more is asked for until enough is free or there is no more."""
+        asked = limit
+        while True:
+            expired = holding.expired(now_unix, asked)
+            held = self._holds.held(holding, expired)
+            free = [position for position in expired if position not in held]
+            if len(free) >= limit or len(expired) < asked:
+                return free[:limit], len(held)
+            asked *= 2
+
+    # --- states ----------------------------------------------------------------------------------------------------
 
     def state(self, identifier: UUID) -> ErasureState:
-        """Raises ``NotFound``."""
+        """Raises ``NotFound`` (``erasure_not_found``)."""
         return self._opened(identifier, self._store.state(StateKind.ERASURE, identifier))
 
     def _opened(self, identifier: UUID, sealed: bytes) -> ErasureState:
-        raw = orjson.loads(self._catalogue.open(CatalogueValue.ERASURE, identifier, sealed))
-        pending = tuple((uuid, tuple(at)) for uuid, at in raw.pop("pending"))
-        return ErasureState(**raw, pending=pending)
+        return ErasureState.from_bytes(self._catalogue.open(CatalogueValue.ERASURE, identifier, sealed))
 
     def _put(self, identifier: UUID, state: ErasureState) -> None:
-        sealed = self._catalogue.seal(CatalogueValue.ERASURE, identifier, orjson.dumps(asdict(state)))
+        sealed = self._catalogue.seal(CatalogueValue.ERASURE, identifier, state.to_bytes())
         self._store.put_state(StateKind.ERASURE, identifier, sealed)
+
+
+class _Working:
+    """Marks an erasure as worked on by this thread."""
+
+    def __init__(self, lock: Lock, running: set[UUID], identifier: UUID) -> None:
+        self._lock, self._running, self._identifier = lock, running, identifier
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._running.add(self._identifier)
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._running.discard(self._identifier)
+
+
+def _part(holding: Holding, at: Sequence[Position] | None) -> Part:
+    records = holding.records if at is None else len(at)
+    return Part(
+        collection=holding.collection.name,
+        uuid=str(holding.uuid),
+        keys=((0, holding.next_position - 1),) if at is None and holding.next_position else to_ranges(at or ()),
+        records=records,
+        whole=at is None,
+    )

@@ -7,18 +7,18 @@ caller chose is hashed under the log's key.
 
 import hmac
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Literal, Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from secure_embed.audit import AuditEvent, AuditLog, Caller, EventDecision, Phase, label
 from secure_embed.errors import SecureEmbedError, Unavailable
 from secure_embed.types import Action, Decision, Principal, Receipt, Ticket
 
-__all__ = ["Call", "Trail", "Trails"]
+__all__ = ["Call", "OwnTrail", "Trail", "Trails"]
 
 ticket_s = 300.0  # longest that a use case may go on opening under one INTENT
 
@@ -48,31 +48,59 @@ class Trails:
         """Hex HMAC-SHA-256 under the log's key; the kind goes in, so that equal texts of two kinds differ."""
         return hmac.digest(self._key, f"{kind}\x00{value}".encode("utf-8", "surrogatepass"), "sha256").hex()
 
-    def resuming(self, request: UUID, *, count: int) -> Ticket:
-        """A ticket for erasures that a crash cut off, logged as the service's own."""
-        event = AuditEvent(
-            phase=Phase.INTENT,
-            action=Action.RECORD_ERASE,
-            request=str(request),
-            openings_max=count,
-            details={"resumed": True},
-        )
-        return self.log.wait(
-            self.log.submit_intent(event, action=Action.RECORD_ERASE, openings_max=count, lifetime_s=ticket_s)
-        )
+    def own(self, action: str, *, count: int, **details: str | int | bool) -> "OwnTrail":
+        """For an erasure of the service's own: one that a crash cut off, or that a date asked for. Durable on return."""
+        return OwnTrail(self.log, action, count, details)
 
-    def resumed(self, request: UUID, ticket: Ticket, *, results: int) -> None:
-        self.log.outcome(
+
+class OwnTrail:
+    """INTENT when it is made, OUTCOME when :meth:`done` is called or the block ends."""
+
+    def __init__(self, log: AuditLog, action: str, count: int, details: Mapping[str, str | int | bool]) -> None:
+        self.details = dict(details)
+        self.results = 0
+        self._log = log
+        self._action = action
+        self._request = str(uuid4())
+        event = AuditEvent(
+            phase=Phase.INTENT, action=action, request=self._request, openings_max=count, details=details
+        )
+        intent = log.submit_intent(event, action=Action.RECORD_ERASE, openings_max=count, lifetime_s=ticket_s)
+        self.ticket = log.wait(intent)
+        self._receipt: Receipt | None = None
+
+    def done(self) -> Receipt:
+        """Nothing may fail after this."""
+        if self._receipt is None:
+            self._receipt = self._outcome("allowed", None)
+        return self._receipt
+
+    def _outcome(self, decision: EventDecision, error: str | None) -> Receipt:
+        return self._log.outcome(
             AuditEvent(
                 phase=Phase.OUTCOME,
-                action=Action.RECORD_ERASE,
-                request=str(request),
-                decision="allowed",
-                intent=ticket.intent_index,
-                results=results,
-                details={"resumed": True},
+                action=self._action,
+                request=self._request,
+                decision=decision,
+                error=error,
+                intent=self.ticket.intent_index,
+                results=self.results,
+                details=self.details,
             )
         )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.done()
+        elif self._receipt is None:
+            self._outcome(
+                "failed", error.code if isinstance(error, SecureEmbedError) else SecureEmbedError.default_code
+            )
 
 
 class Trail:

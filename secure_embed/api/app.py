@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.telemetry import TelemetryConfig
 
 from secure_embed import __version__
-from secure_embed.api import custody, log_routes, models, problems, routes
+from secure_embed.api import custody, log_routes, models, privacy_routes, problems, routes
 from secure_embed.api.body import BodyLimits
 from secure_embed.api.call import SCOPES
 from secure_embed.api.threads import Threads
@@ -44,6 +44,7 @@ def create_app(vault: Vault, limits: LimitSettings, *, resource: str, issuers: t
     app.state.vault = vault
     app.state.threads = Threads(limits.concurrent_calls_max)
     app.include_router(routes.router)
+    app.include_router(privacy_routes.router)
     app.include_router(log_routes.router)
     app.include_router(custody.router)
     problems.install(app, field_names=models.field_names() | custody.FIELD_NAMES)

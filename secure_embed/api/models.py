@@ -16,11 +16,15 @@ __all__ = [
     "ExportRequest",
     "FilterNode",
     "HitAnswer",
+    "HoldAnswer",
+    "HoldRequest",
+    "HoldsAnswer",
     "IngestAnswer",
     "IngestRequest",
     "ProblemAnswer",
     "QueryAnswer",
     "QueryRequest",
+    "Reason",
     "ReceiptAnswer",
     "RecordAnswer",
     "RecordRequest",
@@ -29,6 +33,7 @@ __all__ = [
 
 Value = str | int | bool
 Name = Annotated[str, Field(max_length=63)]
+Reason = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-z0-9_.-]+$")]
 
 
 class _In(BaseModel):
@@ -54,6 +59,11 @@ class RecordRequest(_In):
         default_factory=dict, examples=[{"department": "surgery", "sensitivity": 1, "country": "DE"}]
     )
     metadata: dict[Name, Value] = Field(default_factory=dict, examples=[{"source": "discharge letter"}])
+    expires_at: Annotated[str, Field(max_length=40)] | None = Field(
+        default=None,
+        examples=["2031-12-31T23:59:59Z"],
+        description="RFC 3339; from then on the record is not answered, and soon erased",
+    )
 
 
 class IngestRequest(_In):
@@ -92,9 +102,16 @@ class ExportRequest(_In):
 class ErasureRequest(_In):
     subject: str = Field(examples=["patient-0381"])
     collections: Annotated[list[Name], Field(min_length=1, max_length=256)] | None = None
-    reason: Annotated[str, Field(max_length=64, pattern=r"^[a-z0-9_.-]+$")] = Field(
-        default="data-subject-request", examples=["gdpr-art-17"]
-    )
+    reason: Reason = Field(default="data-subject-request", examples=["gdpr-art-17"])
+
+
+class HoldRequest(_In):
+    """A subject, in every collection; or one record with its collection."""
+
+    subject: str | None = Field(default=None, examples=["patient-0381"])
+    collection: Name | None = Field(default=None, examples=["clinical-notes"])
+    record: str | None = Field(default=None, examples=["cn-7f3a91"])
+    reason: Annotated[str, Field(min_length=1, max_length=500)] = Field(examples=["litigation 12 O 34/26"])
 
 
 class ReceiptAnswer(_Out):
@@ -150,14 +167,35 @@ class RecordAnswer(_Out):
     subject: str | None
     attributes: dict[str, Value]
     metadata: dict[str, Value]
+    expires_at: str | None
     receipt: ReceiptAnswer
 
 
 class ErasureAnswer(_Out):
     id: str
-    state: Literal["started", "done"]
+    state: Literal["started", "shredded", "done"] = Field(
+        description="shredded: no answer can contain it; done: the key version that had wrapped its keys is destroyed too"
+    )
+    kind: Literal["record", "subject", "collection", "retention"]
     records: int
-    note: str | None = Field(description="the signed erasure receipt (C2SP signed-note), for `audit/verify`")
+    note: str | None = Field(description="once done: the signed erasure receipt (C2SP signed-note), for `audit/verify`")
+    receipt: ReceiptAnswer
+
+
+class HoldAnswer(_Out):
+    id: str
+    subject: str | None
+    collection: str | None
+    record: str | None
+    reason: str
+    placed_by: str
+    placed_at: str
+    records: int | None = Field(description="how many it holds, where it was placed now")
+    receipt: ReceiptAnswer | None = None
+
+
+class HoldsAnswer(_Out):
+    holds: list[HoldAnswer]
     receipt: ReceiptAnswer
 
 
@@ -179,5 +217,8 @@ class ProblemAnswer(_Out):
 
 def field_names() -> frozenset[str]:
     """Names of our own fields: all that may be repeated of a malformed body."""
-    models = (CollectionRequest, IngestRequest, RecordRequest, QueryRequest, FilterNode, ErasureRequest, ExportRequest)
+    models = (
+        *(CollectionRequest, IngestRequest, RecordRequest, QueryRequest, FilterNode, ErasureRequest, ExportRequest),
+        HoldRequest,
+    )
     return frozenset({"body", "path", "query"}.union(*(m.model_fields for m in models)))

@@ -1,30 +1,21 @@
-"""The paths of collections, records, queries and erasures. A route's name is the action that policy decides on."""
+"""The paths of collections, records and queries. A route's name is the action that policy decides on."""
 
 from typing import Annotated, Any
-from uuid import UUID
 
 from fastapi import APIRouter, Header, Request, Security
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
-from starlette.convertors import StringConvertor, register_url_convertor
 
 from secure_embed.access import required_scope
-from secure_embed.answers import CollectionView, Erasure, Question
+from secure_embed.answers import CollectionView, Question
 from secure_embed.api import models, shapes
 from secure_embed.api.body import StrictRoute, lines
 from secure_embed.api.call import bearer, call_of, threads_of, vault_of
+from secure_embed.api.paths import RECORD
 from secure_embed.types import Action
 
 __all__ = ["router"]
 
-
-class _AnyText(StringConvertor):
-    """All that follows, slashes and line ends too: with Starlette's ``path`` an id and the id before its line end are one."""
-
-    regex = r"[\s\S]+"
-
-
-register_url_convertor("any", _AnyText())
 router = APIRouter(prefix="/v1", route_class=StrictRoute)
 
 NDJSON = "application/x-ndjson"
@@ -134,9 +125,7 @@ async def _batch(request: Request) -> list[models.RecordRequest]:
         ) from None
 
 
-@router.get(
-    "/collections/{collection}/records/{record:any}", name=Action.RECORD_READ, dependencies=[_door(Action.RECORD_READ)]
-)
+@router.get(RECORD, name=Action.RECORD_READ, dependencies=[_door(Action.RECORD_READ)])
 async def fetch(request: Request, collection: str, record: str) -> models.RecordAnswer:
     found = await threads_of(request).run(vault_of(request).records.fetch, call_of(request), collection, record)
     return models.RecordAnswer(
@@ -145,18 +134,8 @@ async def fetch(request: Request, collection: str, record: str) -> models.Record
         subject=found.record.subject,
         attributes=dict(found.record.attributes),
         metadata=dict(found.record.metadata),
+        expires_at=None if found.record.expires_unix is None else shapes.rfc_3339(found.record.expires_unix),
         receipt=shapes.receipt_answer(found.receipt),
-    )
-
-
-@router.delete(
-    "/collections/{collection}/records/{record:any}",
-    name=Action.RECORD_ERASE,
-    dependencies=[_door(Action.RECORD_ERASE)],
-)
-async def erase_record(request: Request, collection: str, record: str) -> models.ErasureAnswer:
-    return _erasure(
-        await threads_of(request).run(vault_of(request).erasures.of_record, call_of(request), collection, record)
     )
 
 
@@ -179,32 +158,3 @@ async def query(request: Request, collection: str, asked: models.QueryRequest) -
 async def export(request: Request, collection: str, asked: models.ExportRequest) -> None:  # noqa: ARG001 - none leaves
     """Refused for every caller under the released risk profiles; a scope and a policy of its own come before that."""
     await threads_of(request).run(vault_of(request).records.export_vectors, call_of(request), collection)
-
-
-@router.post("/erasures", status_code=201, name=Action.RECORD_ERASE, dependencies=[_door(Action.RECORD_ERASE)])
-async def erase_subject(request: Request, asked: models.ErasureRequest) -> models.ErasureAnswer:
-    """Erase every record of one data subject, in all collections or in those named."""
-    return _erasure(
-        await threads_of(request).run(
-            vault_of(request).erasures.of_subject,
-            call_of(request),
-            asked.subject,
-            asked.collections,
-            reason=asked.reason,
-        )
-    )
-
-
-@router.get("/erasures/{erasure}", name=Action.RECORD_ERASE, dependencies=[_door(Action.RECORD_ERASE)])
-async def show_erasure(request: Request, erasure: UUID) -> models.ErasureAnswer:
-    return _erasure(await threads_of(request).run(vault_of(request).erasures.show, call_of(request), erasure))
-
-
-def _erasure(erasure: Erasure) -> models.ErasureAnswer:
-    return models.ErasureAnswer(
-        id=str(erasure.id),
-        state=erasure.state,
-        records=erasure.records,
-        note=erasure.note,
-        receipt=shapes.receipt_answer(erasure.receipt),
-    )

@@ -1,5 +1,8 @@
 """From request models to the domain's types, and from the vault's answers to response models."""
 
+import math
+import re
+from datetime import UTC, datetime
 from typing import Literal
 
 from secure_embed.answers import QueryResult
@@ -7,9 +10,12 @@ from secure_embed.api.models import FilterNode, HitAnswer, QueryAnswer, ReceiptA
 from secure_embed.errors import InvalidRequest
 from secure_embed.types import And, Compare, Equals, Expression, Not, OneOf, Or, Receipt, Record
 
-__all__ = ["expression", "query_answer", "receipt_answer", "receipt_header", "record"]
+__all__ = ["expression", "query_answer", "receipt_answer", "receipt_header", "record", "rfc_3339", "unix_time"]
 
 filter_depth_max = 16
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})\Z"
+)
 
 _COMPARISONS: tuple[tuple[str, Literal["<", "<=", ">", ">="]], ...] = (
     ("less_than", "<"),
@@ -26,7 +32,25 @@ def record(given: RecordRequest) -> Record:
         subject=given.subject,
         attributes=given.attributes,
         metadata=given.metadata,
+        expires_unix=None if given.expires_at is None else unix_time(given.expires_at),
     )
+
+
+def unix_time(written: str) -> int:
+    """RFC 3339 section 5.6, an offset included; a part of a second is cut off. Raises ``InvalidRequest``
+    (``expires_at_invalid``)."""
+    try:
+        if not _RFC_3339.match(written):
+            raise ValueError
+        return math.floor(datetime.fromisoformat(written.upper()).timestamp())
+    except (ValueError, OverflowError):
+        raise InvalidRequest(
+            "expires_at is a date and time with its offset, as RFC 3339 has it", code="expires_at_invalid"
+        ) from None
+
+
+def rfc_3339(unix: int) -> str:
+    return datetime.fromtimestamp(unix, UTC).isoformat().replace("+00:00", "Z")
 
 
 def expression(node: FilterNode, depth: int = 1) -> Expression:

@@ -80,3 +80,7 @@ class RiskControl:
     def forget(self, collection: UUID, record_tags: Sequence[bytes]) -> None:
         """Drop what is stored of erased records; see :meth:`Ledger.forget`."""
         self._ledger.forget(collection, record_tags)
+
+    def forget_collection(self, collection: UUID) -> None:
+        """Drop all that is stored of an erased collection; see :meth:`Ledger.forget_collection`."""
+        self._ledger.forget_collection(collection)

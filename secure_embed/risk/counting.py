@@ -19,6 +19,7 @@ __all__ = [
     "count_shown",
     "counter_of",
     "day_ms",
+    "drop_collection",
     "forget_queries",
     "known_record",
     "month_ms",
@@ -117,6 +118,17 @@ def forget_queries(run: "Connection", record: int) -> None:
         " SELECT record, counter, zeroblob(32), shown_ms, 0 FROM seen WHERE record = ?",
         (record,),
     )
+
+
+def drop_collection(run: "Connection", collection: UUID) -> None:
+    """All that was counted in it. Counters belong to one collection, and so do the queries under them."""
+    of = (collection.bytes,)
+    counters = "SELECT id FROM counters WHERE collection = ?"
+    for table in ("exposures", "seen"):
+        run.execute(f"DELETE FROM {table} WHERE counter IN ({counters})", of)
+    run.execute(f"DELETE FROM queries WHERE principal IN ({counters})", of)
+    for table in ("records", "counters"):
+        run.execute(f"DELETE FROM {table} WHERE collection = ?", of)
 
 
 def refuse_if_exhausted(run: "Connection", counters: Sequence[int], limits: Sequence[Limits], now: int) -> None:

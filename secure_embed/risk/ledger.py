@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from secure_embed.errors import Conflict, SecureEmbedError
+from secure_embed.errors import Conflict, NotFound, SecureEmbedError
 from secure_embed.keys.database import SealedDatabase
 from secure_embed.risk.counting import (
     count_shown,
     counter_of,
     day_ms,
+    drop_collection,
     forget_queries,
     known_record,
     month_ms,
@@ -26,6 +27,7 @@ from secure_embed.risk.counting import (
     standing_of,
     usage_of,
 )
+from secure_embed.risk.forgotten import Forgotten
 from secure_embed.risk.protocol import Admission, Allowance, Charged, LedgerKey, Showing
 from secure_embed.risk.pruning import prune
 from secure_embed.risk.schema import migrations
@@ -57,6 +59,7 @@ class SqlcipherLedger:
         self._db = SealedDatabase(path, key, migrations=migrations)
         self._clock = clock
         self._admissions = 0
+        self._forgotten = Forgotten()
 
     def admit(self, key: LedgerKey, *, request: UUID, query_tag: bytes, allowance: Allowance) -> Admission:
         """See the protocol. ``Exhausted`` carries ``budget`` and ``retry_after_s``, the same whether the principal's
@@ -66,6 +69,8 @@ class SqlcipherLedger:
         admission = Admission(key=key, request=request, query_tag=query_tag, allowance=allowance)
         now = self._now_ms()
         with self._db.transaction() as run:
+            if self._forgotten.has_collection(key.collection):
+                raise NotFound("there is no such collection for you", code="collection_not_found")
             if self._admitted(run, admission) is not None:
                 return admission
             counters = (
@@ -98,23 +103,26 @@ class SqlcipherLedger:
             counters = self._admitted(run, admission)
             if counters is None:
                 raise Conflict("this query was not admitted", code="admission_unknown")
-            records = [known_record(run, admission.key.collection, tag) for tag in tags]
+            collection = admission.key.collection
+            here = [n for n, tag in enumerate(tags) if not self._forgotten.has(collection, tag)]
+            records = [known_record(run, collection, tags[n]) for n in here]
             usage = [usage_of(run, counter, now) for counter in counters]
             standings = [
                 [standing_of(run, record, counter, admission.query_tag, now) for counter in counters]
                 for record in records
             ]
-            wanted = [showing.scored for showing in shown]
+            wanted = [shown[n].scored for n in here]
             verdicts = judge(wanted, standings, limits, usage)
-            for tag, record, verdict in zip(tags, records, verdicts, strict=True):
+            for n, record, verdict in zip(here, records, verdicts, strict=True):
                 if verdict != "withheld":
-                    at = record if record is not None else new_record(run, admission.key.collection, tag)
+                    at = record if record is not None else new_record(run, collection, tags[n])
                     for counter in counters:
                         count_shown(run, at, counter, admission.query_tag, now, scored=verdict == "scored")
             used = usage_of(run, counters[0], now)
             queries = queries_of(run, "principal", counters[0], now)
+        said = dict(zip(here, verdicts, strict=True))  # what was erased meanwhile is withheld, and no budget did it
         return Charged(
-            verdicts=verdicts,
+            verdicts=tuple(said.get(n, "withheld") for n in range(len(tags))),
             limited=any(verdict != ("scored" if w else "order") for verdict, w in zip(verdicts, wanted, strict=True)),
             queries_left=_left(limits[0].queries_day, queries),
             distinct_left_day=_left(limits[0].distinct_day, used.distinct_day),
@@ -125,16 +133,29 @@ class SqlcipherLedger:
         """Delete which queries showed the records, and put a random tag in place of each record's own.
 
         The row that says *a* record was shown then stays, so an erasure gives no budget back, and nothing leads from
-        it to the record. Idempotent; unknown tags are passed over.
+        it to the record. Idempotent; unknown tags are passed over. A charge that comes after it withholds the record.
         """
         _require_tags(*record_tags)
         with self._db.transaction() as run:
+            self._forgotten.add(collection, record_tags, self._now_ms())
             for tag in record_tags:
                 record = known_record(run, collection, tag)
                 if record is not None:
                     forget_queries(run, record)
                     run.execute("UPDATE records SET tag = ? WHERE id = ?", (os.urandom(tag_bytes), record))
         self._db.empty_write_ahead_log()
+
+    def forget_collection(self, collection: UUID) -> None:
+        """Delete all that was counted in it; nothing is admitted there any more. Idempotent."""
+        with self._db.transaction() as run:
+            self._forgotten.add_collection(collection)
+            drop_collection(run, collection)
+        self._db.empty_write_ahead_log()
+
+    @property
+    def database(self) -> SealedDatabase:
+        """The file, for what concerns all of it: its generation, a copy, another key."""
+        return self._db
 
     def close(self) -> None:
         self._db.close()

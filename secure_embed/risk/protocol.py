@@ -71,7 +71,12 @@ class Ledger(Protocol):
         ...
 
     def forget(self, collection: UUID, record_tags: Sequence[bytes]) -> None:
-        """Drop what is stored of erased records. What it counted towards distinct budgets stays counted."""
+        """Drop what is stored of erased records. What it counted towards distinct budgets stays counted. A charge that
+        was on its way meanwhile withholds them."""
+        ...
+
+    def forget_collection(self, collection: UUID) -> None:
+        """Drop all that is stored of an erased collection, which never comes back."""
         ...
 
     def close(self) -> None: ...

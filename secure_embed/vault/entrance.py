@@ -44,7 +44,8 @@ class Entrance:
         """The record, if it is there and the caller may do this with it; hidden and absent look the same."""
         trail.note(record_tags=(trail.hashed("record", record_id),))
         position = holding.locate(record_id)
-        meta = holding.describe([position]).get(position) if position is not None else None
+        expired_too = trail.action is Action.RECORD_ERASE  # what a sweep has not come to yet can still be erased
+        meta = None if position is None else holding.describe([position], also_expired=expired_too).get(position)
         if position is None or meta is None:
             raise record_not_found()
         may = self.gate.recheck(trail, principal, trail.action, holding.collection.name, [meta.attributes])

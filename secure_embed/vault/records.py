@@ -66,7 +66,12 @@ class Records:
             if text is None:  # erased in this moment
                 raise record_not_found()
             record = Record(
-                id=meta.id, text=text, subject=meta.subject, attributes=meta.attributes, metadata=meta.metadata
+                id=meta.id,
+                text=text,
+                subject=meta.subject,
+                attributes=meta.attributes,
+                metadata=meta.metadata,
+                expires_unix=meta.expires_unix,
             )
             return Fetched(record=record, receipt=trail.done(results=1))
 
@@ -84,7 +89,8 @@ def _request_key(
     if key is None:
         return None
     body = orjson.dumps(
-        [[r.id, r.text, r.subject, r.attributes, r.metadata] for r in records], option=orjson.OPT_SORT_KEYS
+        [[r.id, r.text, r.subject, r.attributes, r.metadata, r.expires_unix] for r in records],
+        option=orjson.OPT_SORT_KEYS,
     )
     # Bound to the principal: another caller's key is another request.
     name = orjson.dumps([principal.issuer, principal.subject, key])

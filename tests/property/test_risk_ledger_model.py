@@ -166,8 +166,10 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(record=st.sampled_from([f"r{n}" for n in range(9)]))
     def forget(self, record: str) -> None:
-        """In the model: the old record gets a name of its own and loses its queries."""
+        """In the model: the old record gets a name of its own and loses its queries. The restart ends the time in
+        which the ledger withholds it, so that the tag can stand for a new record here."""
         self.ledger.forget(self.collection, [tag(record)])
+        self.restart()
         self.charged = []
         erased = f"erased {uuid4()}"
         for counter in self.counters.values():

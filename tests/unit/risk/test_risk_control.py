@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from secure_embed.errors import ConfigurationError
+from secure_embed.errors import ConfigurationError, NotFound
 from secure_embed.risk import Answer, LedgerKey, RiskControl, SqlcipherLedger, load_profiles
 from secure_embed.types import Position
 
@@ -73,6 +73,15 @@ def test_a_collection_without_its_profile_answers_nothing(control: RiskControl) 
 def test_forgetting_reaches_the_ledger(control: RiskControl) -> None:
     for n in range(31):
         ask(control, f"q{n}")
-    assert ask(control, "q31").hits == ()
-    control.forget(collection, tags[:1])
-    assert [hit.position for hit in ask(control, "q31").hits] == [0]
+    used_up = ask(control, "q31")
+    assert (used_up.hits, used_up.limited) == ((), True)
+    control.forget(collection, tags)
+    erased = ask(control, "q31")
+    assert (erased.hits, erased.limited) == ((), False)
+
+
+def test_forgetting_a_collection_reaches_the_ledger(control: RiskControl) -> None:
+    ask(control, "q")
+    control.forget_collection(collection)
+    with pytest.raises(NotFound):
+        ask(control, "q")

@@ -4,12 +4,13 @@ import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
 
-from secure_embed.errors import Conflict, Exhausted, IntegrityFailure, SecureEmbedError
+from secure_embed.errors import Conflict, Exhausted, IntegrityFailure, NotFound, SecureEmbedError
 from secure_embed.risk import Admission, Allowance, Charged, Ledger, LedgerKey, Showing, SqlcipherLedger
 
 day_s = 24 * 60 * 60
@@ -316,7 +317,35 @@ def test_forgetting_a_record_drops_which_queries_showed_it(bench: Bench) -> None
     for n in range(4):
         bench.ask(f"q{n}", "a b")
     bench.ledger.forget(bench.collection, [tag("a")])
+    bench.reopen()  # until then it withholds the record, whatever was counted
     assert bench.ask("q9", "a b").verdicts == ("scored", "withheld")
+
+
+def test_an_answer_that_was_on_its_way_writes_no_erased_record_down_again(bench: Bench) -> None:
+    """It found the record before the erasure and is charged after it: withheld, not counted, and no budget's doing."""
+    bench.ask("before", "a b")
+    bench.ledger.forget(bench.collection, [tag("a")])
+    late = bench.ask("on its way", "a b")
+    assert (late.verdicts, late.limited) == (("withheld", "scored"), False)
+    assert bench.ledger._db.rows("SELECT count(*) FROM records WHERE tag = ?", (tag("a"),)) == [(0,)]
+    assert bench.ask("another", "a").distinct_left_day == late.distinct_left_day
+
+
+def test_an_erased_collection_leaves_nothing_and_is_counted_no_more(bench: Bench) -> None:
+    kept = uuid4()
+    admission = bench.admit("on its way")
+    bench.ask("q", "a b")
+    elsewhere = replace(admission.key, collection=kept)
+    bench.ledger.admit(elsewhere, request=uuid4(), query_tag=tag("q"), allowance=admission.allowance)
+    for _ in range(2):
+        bench.ledger.forget_collection(bench.collection)
+    assert bench.ledger._db.rows("SELECT DISTINCT collection FROM counters") == [(kept.bytes,)]
+    for table, left in (("records", 0), ("seen", 0), ("exposures", 0), ("queries", 1), ("counters", 2)):
+        assert bench.ledger._db.rows(f"SELECT count(*) FROM {table}") == [(left,)]
+    with pytest.raises(Conflict):
+        bench.ledger.charge(admission, [])
+    with pytest.raises(NotFound):
+        bench.admit("more")
 
 
 def test_forgetting_is_of_one_collection(bench: Bench) -> None:
