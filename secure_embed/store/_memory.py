@@ -14,8 +14,9 @@ from secure_embed.types import Positions
 
 __all__ = ["Presence", "TagIndex"]
 
-recent_max = 20_000  # tags in the dictionary before they join the sorted columns
 prefix_bytes = 8
+
+_Run = tuple[npt.NDArray[np.uint64], npt.NDArray[np.int64]]  # first bytes of tags, ascending; their positions
 
 
 class Presence:
@@ -41,47 +42,48 @@ class Presence:
 
 
 class TagIndex:
-    """Where tags may be: by their first eight bytes, so the caller looks at the rows. 16 bytes a record."""
+    """Where tags may be: by their first eight bytes, so the caller looks at the rows. 16 bytes a record.
+
+    Sorted runs, each at least twice as long as the next: a lookup searches a few, and an entry is merged a few times.
+    """
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._prefixes = np.zeros(0, np.uint64)  # ascending
-        self._positions = np.zeros(0, np.int64)
-        self._recent: dict[int, list[int]] = {}
-        self._recent_count = 0
+        self._runs: list[_Run] = []
 
     def add(self, positions: Sequence[int], tags: Sequence[bytes]) -> None:
+        if not tags:
+            return
+        fresh = _sorted(_prefixes(tags), np.fromiter(positions, np.int64, len(tags)))
         with self._lock:
-            for position, tag in zip(positions, tags, strict=True):
-                self._recent.setdefault(int.from_bytes(tag[:prefix_bytes]), []).append(position)
-            self._recent_count += len(tags)
-            if self._recent_count > max(recent_max, len(self._prefixes) // 8):
-                self._settle()
-
-    def _settle(self) -> None:
-        recent = [(prefix, position) for prefix, at in self._recent.items() for position in at]
-        prefixes = np.append(self._prefixes, np.array([prefix for prefix, _ in recent], np.uint64))
-        order = np.argsort(prefixes, kind="stable")
-        self._prefixes = prefixes[order]
-        self._positions = np.append(self._positions, np.array([at for _, at in recent], np.int64))[order]
-        self._recent, self._recent_count = {}, 0
+            while self._runs and len(self._runs[-1][0]) < 2 * len(fresh[0]):
+                prefixes, at = self._runs.pop()
+                fresh = _sorted(np.append(prefixes, fresh[0]), np.append(at, fresh[1]))
+            self._runs.append(fresh)
 
     def candidates(self, tags: Sequence[bytes]) -> list[int]:
         """Positions where one of the tags may be; each that is there is among them."""
-        asked = np.array([int.from_bytes(tag[:prefix_bytes]) for tag in tags], np.uint64)
+        asked, found = _prefixes(tags), []
         with self._lock:
-            found = [at for prefix in asked.tolist() for at in self._recent.get(prefix, ())]
-            left = np.searchsorted(self._prefixes, asked, "left")
-            right = np.searchsorted(self._prefixes, asked, "right")
-            for begin, end in zip(left[left < right].tolist(), right[left < right].tolist(), strict=True):
-                found.extend(self._positions[begin:end].tolist())
+            runs = list(self._runs)  # a run is replaced as a whole, never changed
+        for prefixes, at in runs:
+            left, right = np.searchsorted(prefixes, asked, "left"), np.searchsorted(prefixes, asked, "right")
+            some = left < right
+            for begin, end in zip(left[some].tolist(), right[some].tolist(), strict=True):
+                found.extend(at[begin:end].tolist())
         return found
 
     def drop(self, at: Iterable[int]) -> None:
-        gone = set(at)
+        gone = np.fromiter(at, np.int64)
         with self._lock:
-            keep = ~np.isin(self._positions, np.fromiter(gone, np.int64))
-            self._prefixes, self._positions = self._prefixes[keep], self._positions[keep]
-            kept = {prefix: [p for p in places if p not in gone] for prefix, places in self._recent.items()}
-            self._recent = {prefix: places for prefix, places in kept.items() if places}
-            self._recent_count = sum(map(len, self._recent.values()))
+            kept = [(prefixes, places, ~np.isin(places, gone)) for prefixes, places in self._runs]
+            self._runs = [(prefixes[keep], places[keep]) for prefixes, places, keep in kept]
+
+
+def _prefixes(tags: Sequence[bytes]) -> npt.NDArray[np.uint64]:
+    return np.frombuffer(b"".join([tag[:prefix_bytes] for tag in tags]), ">u8").astype(np.uint64)
+
+
+def _sorted(prefixes: npt.NDArray[np.uint64], at: npt.NDArray[np.int64]) -> _Run:
+    order = np.argsort(prefixes, kind="stable")  # quick on runs that are sorted already
+    return prefixes[order], at[order]

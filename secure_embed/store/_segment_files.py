@@ -14,7 +14,17 @@ from threading import Lock
 
 from secure_embed.errors import IntegrityFailure, SecureEmbedError, Unavailable
 
-__all__ = ["OpenFiles", "damaged", "faults", "files_below", "overwrite_and_unlink", "sync_folder", "writing"]
+__all__ = [
+    "OpenFiles",
+    "ReadOnly",
+    "damaged",
+    "faults",
+    "files_below",
+    "overwrite_and_unlink",
+    "sync_folder",
+    "write_all",
+    "writing",
+]
 
 open_files_max = 256  # segments held open for reading
 zeros = bytes(1 << 20)
@@ -46,52 +56,52 @@ def faults() -> Iterator[None]:
         raise _unavailable(fault) from None
 
 
-class _ReadOnly:
-    """A descriptor that is closed when its last reader lets go of it, so that evicting it disturbs none."""
+class ReadOnly:
+    """A file to read from, closed when its last reader lets go of it, so that evicting it disturbs none."""
 
-    __slots__ = ("descriptor",)
+    __slots__ = ("_descriptor",)
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = -1
-        self.descriptor = os.open(path, _read_flags)
+        self._descriptor = -1
+        self._descriptor = os.open(path, _read_flags)
 
     def __del__(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+
+    def read_into(self, offset: int, into: memoryview) -> bool:
+        """False when the file ends before ``into`` is full."""
+        read = os.preadv(self._descriptor, [into], offset)
+        while 0 < read < len(into):
+            more = os.preadv(self._descriptor, [into[read:]], offset + read)
+            if not more:
+                return False
+            read += more
+        return read == len(into)
 
 
 class OpenFiles:
     """Files held open for reading, the least used closed first. Safe to call from several threads."""
 
     def __init__(self) -> None:
-        self._held: OrderedDict[Path, _ReadOnly] = OrderedDict()
+        self._held: OrderedDict[Path, ReadOnly] = OrderedDict()
         self._lock = Lock()
 
-    def read_into(self, path: Path, offset: int, into: memoryview) -> bool:
-        """False when the file is not there, is a link, or ends before ``into`` is full."""
-        try:
-            file = self._file(path)
-        except OSError as fault:
-            if fault.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}:
-                return False
-            raise
-        read = os.preadv(file.descriptor, [into], offset)
-        while 0 < read < len(into):
-            more = os.preadv(file.descriptor, [into[read:]], offset + read)
-            if not more:
-                return False
-            read += more
-        return read == len(into)
-
-    def _file(self, path: Path) -> _ReadOnly:
+    def file(self, path: Path) -> ReadOnly | None:
+        """None when it is not there, or a link."""
         with self._lock:
             file = self._held.get(path)
-            if file is None:
-                file = self._held[path] = _ReadOnly(path)
-                if len(self._held) > open_files_max:
-                    self._held.popitem(last=False)
-            else:
+            if file is not None:
                 self._held.move_to_end(path)
+                return file
+            try:
+                file = self._held[path] = ReadOnly(path)
+            except OSError as fault:
+                if fault.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}:
+                    return None
+                raise
+            if len(self._held) > open_files_max:
+                self._held.popitem(last=False)
             return file
 
     def forget(self, path: Path) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from secure_embed.store._segment_files import (
     OpenFiles,
+    ReadOnly,
     damaged,
     faults,
     overwrite_and_unlink,
@@ -84,15 +85,25 @@ class Segments:
         starts = np.flatnonzero(new_run)
         ends = np.append(starts[1:], len(at))
         size, flat = self.slot_bytes, out.data.cast("B")
+        files: dict[int, ReadOnly] = {}
         with faults():
             for begin, end, position in zip(starts.tolist(), ends.tolist(), at[starts].tolist(), strict=True):
                 first = position - position % segment_slots
-                segment = self._known.get(first)
-                if segment is None:
-                    raise damaged(first, first + segment_slots)
-                into = flat[size * begin : size * end]
-                if not self._files.read_into(self.path(segment), size * (position - first), into):
-                    raise damaged(first, segment.end)
+                if (file := files.get(first)) is None:
+                    file = files[first] = self._file(first)
+                if not file.read_into(size * (position - first), flat[size * begin : size * end]):
+                    raise damaged(first, self._end(first))
+
+    def _file(self, first: int) -> ReadOnly:
+        segment = self._known.get(first)
+        file = None if segment is None else self._files.file(self.path(segment))
+        if file is None:
+            raise damaged(first, self._end(first))
+        return file
+
+    def _end(self, first: int) -> int:
+        segment = self._known.get(first)
+        return first + segment_slots if segment is None else segment.end
 
     # --- writing: nothing of it counts before it is learned ----------------------------------------------------------
 
