@@ -1,4 +1,4 @@
-"""`secure-embed collection|ingest|query|erase`: the commands that work on a running service, over HTTP."""
+"""`secure-embed collection|ingest|query`: the commands that work on a running service, over HTTP."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ from secure_embed.cli.client import Client, client_options
 from secure_embed.cli.output import as_json, emit
 from secure_embed.errors import InvalidRequest
 
-__all__ = ["collection", "erase", "ingest", "query"]
+__all__ = ["collection", "ingest", "query"]
 
 _collection_option = click.option("--collection", "-C", "name", required=True, help="The collection's name.")
 
@@ -75,7 +75,7 @@ def _line(shown: dict[str, Any]) -> str:
 @client_options
 @as_json
 def ingest(client: Client, file: Path, name: str, batch: int, json_: bool) -> None:
-    """Ingest records from FILE, a JSON object on each line: id, text, subject, attributes, metadata."""
+    """Ingest records from FILE, a JSON object on each line: id, text, subject, attributes, metadata, expires_at."""
     from rich.console import Console
     from rich.progress import track
 
@@ -130,25 +130,3 @@ def query(client: Client, text: str, name: str, k: int, include_text: bool, json
     if found["limited"]:
         lines.append("(limited by the risk profile)")
     emit(found, json_, lines)
-
-
-@click.command()
-@click.option("--subject", help="The data subject whose records end.")
-@click.option("--record", help="One record's id; with --collection.")
-@click.option("--collection", "-C", "names", multiple=True, help="Only there; may stand several times.")
-@click.option("--reason", default="data-subject-request", show_default=True)
-@client_options
-@as_json
-def erase(
-    client: Client, subject: str | None, record: str | None, names: tuple[str, ...], reason: str, json_: bool
-) -> None:
-    """Erase all records of a data subject, or one record, and print the signed receipt."""
-    if (subject is None) == (record is None) or (record is not None and len(names) != 1):
-        raise click.UsageError("name --subject, or --record with one --collection")
-    if record is not None:
-        path = f"/v1/collections/{quote(names[0], safe='')}/records/{quote(record, safe='')}"
-        erased = client.call("DELETE", path).value()
-    else:
-        asked = {"subject": subject, "reason": reason} | ({"collections": list(names)} if names else {})
-        erased = client.call("POST", "/v1/erasures", asked).value()
-    emit(erased, json_, [f"{erased['records']} records erased; erasure {erased['id']}", "", erased["note"]])
