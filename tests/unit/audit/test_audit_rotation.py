@@ -135,6 +135,19 @@ def test_the_receipt_names_the_hand_over(log: AuditLog) -> None:
     assert said[2:] == [SIGNER.vkey, SECOND.vkey]
 
 
+@pytest.mark.parametrize("at", [1, 255, 256, 257, 512])
+def test_a_hand_over_stands_anywhere_in_a_bundle(folder: Path, at: int) -> None:
+    log = new_log(folder)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda i: log.system(AuditEvent(phase=Phase.SYSTEM, action="a")), range(at - 1)))
+    assert log.rotate(SECOND).index == at
+    call(log, "r")
+    log.close()
+    report = verify(folder)
+    assert report.intact, report.as_text()
+    assert [first for _, first, _ in report.keys] == [0, at]
+
+
 def test_calls_go_on_while_the_key_is_replaced(folder: Path) -> None:
     log = new_log(folder)
     signers = [NoteSigner(ORIGIN, bytes([n]) * 32) for n in range(40, 52)]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from secure_embed.audit import AuditLog, PosixLogStorage, verify_folder
+from secure_embed.audit import AuditLog, PosixLogStorage, leaf_hash, verify_folder
 from secure_embed.audit import static_files as static_module
 from secure_embed.audit.merkle import CompactRange
+from secure_embed.audit.tiles import unpack_entries
 from secure_embed.errors import ConfigurationError, Conflict, Unavailable
 from tests.audit_logs import SIGNER, STRANGER, Asked, call, extended_head, new_log, verify
 
@@ -88,13 +89,26 @@ def test_full_tiles_that_are_there_are_not_written_again(
     log.close()
 
 
-@pytest.mark.parametrize("path", ["tile/entries/000", "tile/0/001", "tile/entries/001", "tile/0/000"])
-@pytest.mark.parametrize("how", ["flip", "cut", "remove", "swap"])
-def test_a_damaged_older_copy_is_repaired(folder: Path, copy: Path, path: str, how: str) -> None:
-    log = new_log(folder)
+@pytest.fixture(scope="module")
+def copied(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of two full bundles and its copy. Only read."""
+    place = tmp_path_factory.mktemp("copied")
+    log = new_log(place / "log")
     for i in range(260):
         call(log, f"r{i}")
-    log.snapshot_to(copy)
+    log.close()
+    log = AuditLog(PosixLogStorage(place / "log"), SIGNER)
+    log.snapshot_to(place / "copy")
+    log.close()
+    return place
+
+
+@pytest.mark.parametrize("path", ["tile/entries/000", "tile/0/001", "tile/entries/001", "tile/0/000"])
+@pytest.mark.parametrize("how", ["flip", "cut", "remove", "swap"])
+def test_a_damaged_older_copy_is_repaired(copied: Path, tmp_path: Path, path: str, how: str) -> None:
+    folder, copy = tmp_path / "log", tmp_path / "copy"
+    shutil.copytree(copied / "log", folder)
+    shutil.copytree(copied / "copy", copy)
     good = files_of(copy)
     data = bytearray(good[path])
     if how == "flip":
@@ -106,9 +120,30 @@ def test_a_damaged_older_copy_is_repaired(folder: Path, copy: Path, path: str, h
     (copy / path).write_bytes(data)
     if how == "remove":
         (copy / path).unlink()
+    assert_repaired(folder, copy, good)
+
+
+def test_an_entry_that_was_changed_with_its_tile_is_repaired_too(copied: Path, tmp_path: Path) -> None:
+    folder, copy = tmp_path / "log", tmp_path / "copy"
+    shutil.copytree(copied / "log", folder)
+    shutil.copytree(copied / "copy", copy)
+    good = files_of(copy)
+    bundle = bytearray(good["tile/entries/001"])
+    bundle[-3] ^= 1
+    (copy / "tile/entries/001").write_bytes(bundle)
+    leaf = leaf_hash(unpack_entries(bytes(bundle), 256)[-1])
+    (copy / "tile/0/001").write_bytes(good["tile/0/001"][:-32] + leaf)
+    assert_repaired(folder, copy, good)
+
+
+def assert_repaired(folder: Path, copy: Path, good: dict[str, bytes]) -> None:
+    log = AuditLog(PosixLogStorage(folder), SIGNER)
     log.snapshot_to(copy)
-    assert files_of(copy) == good
     log.close()
+    full = {path: data for path, data in good.items() if ".p/" not in path and path.startswith("tile/")}
+    there = files_of(copy)
+    assert {path: there[path] for path in full} == full
+    assert verify(copy).intact
 
 
 def foreign() -> dict[str, Callable[[Path, Path], None]]:
