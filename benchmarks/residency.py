@@ -140,6 +140,7 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ours = Watched(folder / "deployment", records=len(records), threads=given.threads, dtype="float32")
     moments: dict[str, Any] = {}
     needles, agreed = Needles(), 0.0
+    allocator: dict[str, str] = {}
 
     def look(moment: str, pid: int, of: Needles) -> None:
         since = time.perf_counter()
@@ -162,6 +163,7 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         agreed = agreement(folder / "deployment", encoder, originals, given.batch)
         ours.start()
         look("started", ours.pid, needles)
+        allocator = settings_of_allocator(ours.pid)
         ours.query(asked[0])
         look("loaded, first query", ours.pid, needles)
         for question in asked[1 : given.queries + 1]:
@@ -180,7 +182,7 @@ def run(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "command": " ".join(["python", *sys.argv]),
         "machine": machine(medium),
         "versions": versions(),
-        "environment": {k: v for k, v in os.environ.items() if k.startswith(("MALLOC", "GLIBC", "PYTHONMALLOC"))},
+        "allocator_of_the_service": allocator,
         "seconds": time.time() - began,
         "parameters": {n: getattr(given, n) for n in ("records", "batch", "sample", "queries", "threads", "quick")},
         "sampled": {kind: len(owners) for kind, owners in needles.owners.items()},
@@ -212,6 +214,13 @@ def plain_moments(
         look("plain FAISS, after its queries", plain._process.pid, needles_of(stored, batches, records, asked))  # type: ignore[union-attr]
     finally:
         plain.stop()
+
+
+def settings_of_allocator(pid: int) -> dict[str, str]:
+    """What the service runs with, which it may have set itself: host.overwrite_freed_memory."""
+    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
+    pairs = (variable.partition("=") for variable in variables)
+    return {name: value for name, _, value in pairs if name in {"GLIBC_TUNABLES", "PYTHONMALLOC"}}
 
 
 def stored_by(database: Path, batch: int, sampled: Sequence[int]) -> dict[int, Any]:
