@@ -21,7 +21,7 @@ class _ListCollections(Operation):
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.listed: set[str] = set()
+        self.listed: set[str] | None = None  # not answered yet
 
     @classmethod
     def propose(cls, world: World, chance: random.Random) -> None:  # noqa: ARG003 - part of the check only
@@ -55,7 +55,7 @@ def check_service(driver: Driver, world: World, chance: random.Random, since: in
     """
     history = world.history
     listing = _ListCollections(world)
-    if not driver.all([listing]):
+    if not driver.all([listing]) or listing.listed is None:
         return False
     unsettled = history.unsettled()
     records = [key for key in history.known() if key[0]]
@@ -64,7 +64,7 @@ def check_service(driver: Driver, world: World, chance: random.Random, since: in
     chosen += chance.sample(lately, min(lately_max, len(lately)))
     looked_at = sorted({key for key in (*unsettled, *chosen) if key[0]})
     fetches = [Fetch(world, history.thing(key)) for key in looked_at]
-    if not driver.all(fetches):
+    if not driver.all(fetches) or any(fetch.found is None for fetch in fetches):
         return False
     seen = {fetch.thing.key: bool(fetch.found) for fetch in fetches}
     seen |= {key: key[1] in listing.listed for key in unsettled if not key[0]}

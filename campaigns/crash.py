@@ -6,13 +6,19 @@ when it is killed are then the same, while threads and the disk take their own t
 """
 
 import argparse
+import os
 import random
+import re
+import signal
 import statistics
 import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from campaigns.checks import check_log, check_service
@@ -21,12 +27,18 @@ from campaigns.history import Defect
 from campaigns.operations import OPERATIONS, CreateCollection, Operation, World
 from campaigns.results import write
 from campaigns.service import Service, Zygote
+from campaigns.small_disk import Disk, NoDisk, small_disk
 from campaigns.stage import found
-from campaigns.zygote import STDERR
 from secure_embed.cli.demo.service import free_port
 
 clients = 6
+cut_share = 0.7  # of the lives on a disk of their own: power cut in place of SIGKILL alone
+disk_mebibytes = 256
+# What SQLCipher itself says of a page that it cannot read any more when the power is gone.
+_FAILED_READ = re.compile("ERROR CORE sql(cipher|ite3Codec)")
+REFUSALS = ("storage_full", "storage_read_only", "storage_unavailable", "audit_unavailable")  # of a disk that is going
 load_s_max = 0.6
+shown_max = 20
 moments = {"start": 0.2, "check": 0.1, "load": 0.35, "operation": 0.35}  # when the kill falls, and how often
 
 
@@ -41,7 +53,8 @@ class Kill:
         self._skip = chance.randrange(4)
         self._lock = threading.Lock()
         self._planned = False
-        self.service: Service | None = None
+        self.end: Callable[[], None] | None = None
+        self._timer: threading.Timer | None = None
         self.hit = ""  # the operation it was aimed at
 
     def begins(self, moment: str, lasts_s: float) -> None:
@@ -62,28 +75,39 @@ class Kill:
 
     def _after(self, seconds: float) -> None:
         with self._lock:
-            if self._planned or self.service is None:
+            if self._planned or self.end is None:
                 return
             self._planned = True
-        timer = threading.Timer(seconds, self.service.kill)
-        timer.daemon = True
-        timer.start()
+        self._timer = threading.Timer(seconds, self.end)
+        self._timer.start()
 
     def at_last(self) -> None:
         """What it was aimed at did not come."""
         self._after(0.0)
 
+    def over(self) -> None:
+        """The life has ended: nothing may hit the next one."""
+        with self._lock:
+            self._planned = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer.join()
+
 
 class House:
     """One deployment and its lives."""
 
-    def __init__(self, zygote: Zygote, folder: Path, name: str) -> None:
+    def __init__(self, zygote: Zygote, folder: Path, name: str, disk: Disk | None) -> None:
+        """``disk``: of its own, whose power is cut in some lives."""
         self.root = folder / "deployment"
         port = free_port()
         found(self.root, port)
+        if disk is not None:
+            os.sync()
+        self._disk = disk
         self._zygote = zygote
         self.world = World(name)
-        self.driver = Driver(self.root, port, clients=clients)
+        self.driver = Driver(self.root, port, clients=clients, tolerated=() if disk is None else REFUSALS)
         self.start_s: list[float] = []
         self.check_s: list[float] = [0.3]
         self._since = 0
@@ -94,8 +118,10 @@ class House:
         chance = random.Random(seed)
         self.lives += 1
         kill = Kill(chance)
+        cut = self._disk is not None and chance.random() < cut_share
         since = self.world.history.tick()
-        kill.service = service = Service(self._zygote, self.root)
+        service = Service(self._zygote, self.root)
+        kill.end = partial(self._end, service, cut)
         kill.begins("start", statistics.median(self.start_s) * 1.1 if self.start_s else 0.3)
         if service.ready():
             self.start_s.append(time.monotonic() - service.began)
@@ -103,10 +129,20 @@ class House:
                 self._since = since
                 self._load(kill, chance)
         status = service.wait()
-        if status != -9:
+        kill.over()
+        if cut:
+            assert self._disk is not None
+            self._disk.mend(check=False)
+        elif status != -signal.SIGKILL:
             self.driver.defects.append(Defect("died", f"the service ended by itself, with {status}"))
         self.driver.defects += check_log(self.root, self.driver, self.world)
-        return kill.hit or kill.moment
+        return ("power cut, " if cut else "") + (kill.hit or kill.moment)
+
+    def _end(self, service: Service, cut: bool) -> None:
+        if cut:
+            assert self._disk is not None
+            self._disk.cut_power()
+        service.kill()
 
     def _checked(self, kill: Kill, chance: random.Random) -> bool:
         kill.begins("check", statistics.median(self.check_s))
@@ -142,63 +178,108 @@ class House:
 
     def _spoken(self) -> list[Defect]:
         """What the service wrote to its standard error: no text, no id, and nothing that nobody expected."""
-        said = (self.root.parent / STDERR).read_text()
-        lines = said.splitlines()
+        said = self._zygote.stderr.read_text()
+        self._zygote.stderr.unlink()
+        lines = [line for line in said.splitlines() if self._disk is None or not _FAILED_READ.search(line)]
         wrong = [Defect("stderr", line[:200]) for line in lines if "Traceback" in line or "ERROR" in line][:5]
         name = self.world.name
         leaks = [line for line in lines if f"r{name}-" in line or f"number{name}x" in line or f"s{name}-" in line]
         return wrong + [Defect("leak", "a line of the service's log names a record")] * len(leaks)
 
 
+class Tally:
+    """What all deployments of a run come to."""
+
+    def __init__(self, seed: int, encoder: str) -> None:
+        self._began = time.monotonic()
+        self._named = {"seed": seed, "encoder": encoder}
+        self._counted: dict[str, Counter[str]] = {
+            n: Counter() for n in ("sent", "acknowledged", "refused", "unanswered")
+        }
+        self._kills: Counter[str] = Counter()
+        self._starts: list[float] = []
+        self.defects: list[dict[str, object]] = []
+        self.no_disk = ""
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._began
+
+    @property
+    def lives(self) -> int:
+        return self._kills.total()
+
+    def life(self, hit: str, house: House) -> None:
+        self._take(house)
+        self._kills[hit] += 1
+
+    def house(self, house: House) -> None:
+        self._take(house)
+        for name in self._counted:
+            self._counted[name] += getattr(house.driver, name)
+        self._starts += house.start_s
+        things, receipts = len(house.world.history.known()), len(house.driver.receipts)
+        what = f"{things} things, {receipts} receipts, {len(self.defects)} defects"
+        print(f"  {self.lives} lives, {self.seconds:.0f} s, {what}", flush=True)
+
+    def _take(self, house: House) -> None:
+        for defect in house.driver.defects:
+            self.defects.append({"life": self.lives, "kind": defect.kind, "what": defect.what})
+            if len(self.defects) <= shown_max:
+                print(f"  DEFECT in life {self.lives}: {defect.kind}: {defect.what}", flush=True)
+        house.driver.defects.clear()
+
+    def result(self) -> dict[str, object]:
+        return {
+            "campaign": "crash",
+            **self._named,
+            "kills": self.lives,
+            "power_cuts": sum(n for hit, n in self._kills.items() if hit.startswith("power cut")),
+            "no_power_cuts_because": self.no_disk,
+            "kills_by_moment": dict(sorted(self._kills.items())),
+            "operations": {name: dict(counted) for name, counted in self._counted.items()},
+            "start_s_median": round(statistics.median(self._starts), 3) if self._starts else None,
+            "seconds": round(self.seconds, 1),
+            "defects": len(self.defects),
+            "defects_first": self.defects[:100],
+        }
+
+
+@contextmanager
+def _disk(within: Path, tally: Tally, *, wanted: bool) -> Iterator[Disk | None]:
+    """A disk whose power can be cut, where one can be had."""
+    if not wanted or tally.no_disk:
+        yield None
+        return
+    try:
+        with small_disk(within, mebibytes=disk_mebibytes) as disk:
+            if not disk.cuts:
+                raise NoDisk("no loop device for an ext4")
+            yield disk
+    except NoDisk as why:
+        tally.no_disk = str(why)
+        yield None
+
+
 def main() -> int:
     options = _options()
-    began = time.monotonic()
-    total: dict[str, Counter[str]] = {
-        name: Counter() for name in ("sent", "acknowledged", "refused", "unanswered", "kills")
-    }
-    defects: list[dict[str, object]] = []
-    starts: list[float] = []
+    tally = Tally(options.seed, options.encoder)
     print(f"crash: {options.rounds} lives, seed {options.seed}, encoder {options.encoder}", flush=True)
     with tempfile.TemporaryDirectory(prefix="campaign-") as made, Zygote(options.encoder, Path(made)) as zygote:
-        done = 0
-        while done < options.rounds and time.monotonic() - began < options.seconds_max:
-            folder = Path(made) / f"house-{done}"
-            folder.mkdir()
-            house = House(zygote, folder, f"{done}")
-            for _ in range(min(options.lives, options.rounds - done)):
-                total["kills"][house.live(f"{options.seed}-{done}")] += 1
-                defects += [{"life": done, "kind": d.kind, "what": d.what} for d in house.driver.defects]
-                house.driver.defects.clear()
-                done += 1
-            house.end()
-            defects += [{"life": done, "kind": d.kind, "what": d.what} for d in house.driver.defects]
-            for name in ("sent", "acknowledged", "refused", "unanswered"):
-                total[name] += getattr(house.driver, name)
-            starts += house.start_s
-            records = len(house.world.history.known())
-            print(
-                f"  {done} lives, {time.monotonic() - began:.0f} s, {records} things, {len(house.driver.receipts)} receipts, {len(defects)} defects",
-                flush=True,
-            )
-    for defect in defects[:20]:
-        print(f"  DEFECT {defect}")
-    write(
-        options.out,
-        {
-            "campaign": "crash",
-            "seed": options.seed,
-            "encoder": options.encoder,
-            "kills": done,
-            "kills_by_moment": dict(total.pop("kills")),
-            "operations": {name: dict(counted) for name, counted in total.items()},
-            "start_s_median": round(statistics.median(starts), 3) if starts else None,
-            "seconds": round(time.monotonic() - began, 1),
-            "defects": len(defects),
-            "defects_first": defects[:100],
-        },
-    )
-    print(f"crash: {done} kills, {len(defects)} defects, {time.monotonic() - began:.0f} s")
-    return 1 if defects else 0
+        number = 0
+        while tally.lives < options.rounds and tally.seconds < options.seconds_max:
+            within = Path(made) / f"house-{number}"
+            within.mkdir()
+            with _disk(within, tally, wanted=number % 2 == 1) as disk:
+                house = House(zygote, within if disk is None else disk.folder, f"{number}", disk)
+                for _ in range(min(options.lives, options.rounds - tally.lives)):
+                    tally.life(house.live(f"{options.seed}-{tally.lives}"), house)
+                house.end()
+                tally.house(house)
+            number += 1
+    write(options.out, tally.result())
+    print(f"crash: {tally.lives} kills, {len(tally.defects)} defects, {tally.seconds:.0f} s")
+    return 1 if tally.defects else 0
 
 
 def _options() -> argparse.Namespace:

@@ -22,7 +22,7 @@ class Zygote:
 
     def __init__(self, encoder: str, folder: Path) -> None:
         """``folder``: where the socket lies on which services say that they are ready."""
-        self.encoder = encoder
+        self.stderr = folder / "stderr"  # what services write to it, one after the other
         self._ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = folder / "ready.socket"
         self._ready.bind(str(path))
@@ -75,7 +75,7 @@ class Service:
         self._zygote = zygote
         zygote.forget_news()
         self.began = time.monotonic()
-        self.pid: int = zygote.ask(start=str(root))["pid"]
+        self.pid: int = zygote.ask(start=str(root), log=str(zygote.stderr))["pid"]
         self.exit_status: int | None = None  # negative: the signal that ended it
 
     def ready(self) -> bool:

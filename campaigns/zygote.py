@@ -1,6 +1,6 @@
 """A process that has everything imported and forks one service a life: a start then costs what opening costs.
 
-Speaks one JSON object a line: {"start": root} -> {"pid": n}; {"wait": pid} -> {"status": n}; {"poll": pid} -> {"status": n | null}.
+Speaks one JSON object a line: {"start": root, "log": file} -> {"pid": n}; {"wait": pid} -> {"status": n}; {"poll": pid} -> {"status": n | null}.
 Single threaded, so that forking is safe. Run as `python -m campaigns.zygote words|minilm`.
 """
 
@@ -17,10 +17,6 @@ from secure_embed.deployment import Deployment
 from secure_embed.embed import Encoder
 from secure_embed.errors import SecureEmbedError
 from secure_embed.settings import Settings
-
-__all__ = ["STDERR"]
-
-STDERR = "service.log"  # beside the deployment
 
 
 def load(name: str, root: Path) -> Encoder:
@@ -48,10 +44,10 @@ def live(root: Path, encoder: Encoder) -> int:
     return 0
 
 
-def child(root: Path, encoder: Encoder) -> None:
+def child(root: Path, encoder: Encoder, stderr: str) -> None:
     status = 1
     try:
-        log = os.open(root.parent / STDERR, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+        log = os.open(stderr, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
         status = live(root, encoder)
@@ -76,7 +72,7 @@ def main(name: str) -> None:
                 gc.freeze()
             pid = os.fork()
             if pid == 0:
-                child(root, encoders[name])
+                child(root, encoders[name], command["log"])
             answer: dict[str, int | None] = {"pid": pid}
         else:
             (what, pid), *_ = command.items()

@@ -17,7 +17,7 @@ from campaigns.operations import CreateCollection, Fetch, Ingest, Query, World
 from campaigns.service import Service, Zygote
 from campaigns.stage import found
 from secure_embed.cli.demo.service import free_port
-from tests.small_disk import NoDisk, small_disk
+from campaigns.small_disk import NoDisk, small_disk
 
 pytestmark = pytest.mark.service
 
