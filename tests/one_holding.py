@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import numpy as np
 
@@ -102,11 +102,12 @@ class OneHolding:
         return self
 
     def add(self, n: int, *, attributes: Sequence[Attributes] | None = None) -> list[Position]:
-        first = self.holding._next_position()
         records = [
-            Record(id=f"r{first + i}", text="text", attributes=attributes[i] if attributes else {}) for i in range(n)
+            Record(id=uuid4().hex, text="text", attributes=attributes[i] if attributes else {}) for i in range(n)
         ]
-        self.holding.append(records, unit_vectors(first, n, self.dimension), request=None)
+        first = self.holding.append(
+            records, unit_vectors(self.holding.data_version, n, self.dimension), request=None
+        ).first
         return [Position(first + i) for i in range(n)]
 
     def erase(self, at: Sequence[Position]) -> None:
