@@ -100,7 +100,11 @@ def replace_root(settings: Settings, *, current: Path, successor: Path, retired:
 
     In between, ``retired`` is a second name of the old file: where a start finds it, :func:`retire_root` goes on there.
     """
-    retired.unlink(missing_ok=True)  # a second name that a crash left, before the old file lost its first
+    if retired.exists():  # a crash left it, before the old file lost its first name or after
+        if retired.samefile(current):
+            retired.unlink()
+        else:
+            retire_root(settings, retired)
     os.link(current, retired)
     successor.replace(current)
     sync_folder(current.parent)

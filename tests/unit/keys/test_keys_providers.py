@@ -166,6 +166,23 @@ def test_retiring_goes_on_where_a_crash_left_it(passphrase: Settings, tmp_path: 
     assert not (tmp_path / "root.old.json").exists()
 
 
+@pytest.mark.parametrize("cut_off", ["before the rename", "after the rename"])
+def test_replacing_goes_on_where_a_crash_left_it(passphrase: Settings, tmp_path: Path, cut_off: str) -> None:
+    """What is left under the third name is the root in use, or one that nobody destroyed yet."""
+    root, successor, retired = tmp_path / "root.json", tmp_path / "root.next.json", tmp_path / "root.old.json"
+    create_provider(passphrase, root).close()
+    if cut_off == "before the rename":
+        retired.hardlink_to(root)
+    else:
+        create_provider(passphrase, retired).close()
+    left = retired.open("rb")
+    new = create_provider(passphrase, successor).describe()
+    replace_root(passphrase, current=root, successor=successor, retired=retired)
+    assert [path.name for path in tmp_path.glob("root*")] == ["root.json"]
+    assert set(left.read()) == {0}
+    assert open_provider(passphrase, root).describe() == new
+
+
 def test_the_watch_asks_once_in_five_seconds_and_says_what_is_wrong() -> None:
     asked, now, away = [], [100.0], [False]
 
