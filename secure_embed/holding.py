@@ -188,8 +188,12 @@ class Holding:
             return
         for positions, vectors, metas in self._opened(Position(since[0].first - 1)):
             shard.load(positions, vectors, [meta.attributes for meta in metas])
+        self._pass_over(shard, [c.sequence for c in since])
+
+    def _pass_over(self, shard: RabitqShard, sequences: Sequence[int]) -> None:
+        """Changes that leave the codes as they are; the shard counts them all the same."""
         none = np.zeros(0, np.int64), np.zeros((0, self.collection.space.dimension), np.float32)
-        shard.apply([Added(sequence=c.sequence, positions=none[0], vectors=none[1], attributes=()) for c in since])
+        shard.apply([Added(sequence=s, positions=none[0], vectors=none[1], attributes=()) for s in sequences])
 
     def _tag_attribute(self, name: str, value: str) -> bytes:
         return self._keys.tag(TagKind.ATTRIBUTE, *attribute_parts(name, value))
@@ -422,7 +426,11 @@ class Holding:
     def reseal(self, bounds: tuple[Position, Position]) -> int:
         """Every value of a segment's records anew, under new record keys; how many records. Readers go on."""
         with self._pause.writing(), self._writing:
-            return reseal(self._keys, self._key_store, self._store, self._space, bounds, mark=self._marked)
+            before = self.data_version
+            count = reseal(self._keys, self._key_store, self._store, self._space, bounds, mark=self._marked)
+            if self._shard is not None:
+                self._pass_over(self._shard, range(before + 1, self.data_version + 1))
+            return count
 
     def open_all(self) -> int:
         """Open every sealed value and keep none; how many records opened. Raises ``IntegrityFailure``."""

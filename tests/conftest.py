@@ -4,6 +4,7 @@ The model is the embedded one (MiniLM); it is loaded once for the whole run. ``h
 ``empty_house`` is made anew for each test that changes things.
 """
 
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,6 +106,22 @@ class House:
     def privacy(self) -> dict[str, str]:
         return self.token("privacy", ["records:erase"], department="privacy", purpose="erasure")
 
+    def legal(self) -> dict[str, str]:
+        return self.token("counsel", ["records:erase"], department="legal", purpose="legal-hold")
+
+    def security(self) -> dict[str, str]:
+        return self.token("security", ["keys:admin"], department="security", purpose="key-management")
+
+    def rotate(self, kind: str, **more: Any) -> dict[str, Any]:
+        """Rotate a key and wait for the end; the rotation as the service shows it then."""
+        begun = self.http.post("/v1/keys/rotations", json={"kind": kind, **more}, headers=self.security())
+        assert begun.status_code == 202, begun.text
+        shown: dict[str, Any] = begun.json()
+        while shown["state"] == "running":
+            time.sleep(0.02)
+            shown = self.http.get(f"/v1/keys/rotations/{shown['id']}", headers=self.security()).json()
+        return shown
+
     def auditor(self) -> dict[str, str]:
         return self.token("auditor", ["audit:read"])
 
@@ -159,6 +176,23 @@ def empty_house(tmp_path: Path, encoder: "Encoder") -> Iterator[House]:
 
     root = tmp_path / "deployment"
     create(root, dev=True, model="all-minilm-l6-v2")
+    made = House(root, encoder)
+    made.create_collection("clinical-notes")
+    made.create_collection("complaints")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def open_house(tmp_path: Path, encoder: "Encoder") -> Iterator[House]:
+    """Both collections, empty, under the risk profile that limits nothing; backups may go to ``tmp_path / "backups"``."""
+    from secure_embed.founding import create
+
+    root = tmp_path / "deployment"
+    create(root, dev=True, model="all-minilm-l6-v2")
+    settings = root / "secure-embed.toml"
+    text = settings.read_text().replace('risk_profile = "standard"', 'risk_profile = "open"')
+    settings.write_text(text + f"\n[backup]\nfolders = ['{tmp_path / 'backups'}']\n")
     made = House(root, encoder)
     made.create_collection("clinical-notes")
     made.create_collection("complaints")
