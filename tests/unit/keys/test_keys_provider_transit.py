@@ -29,7 +29,7 @@ def credential(server: TransitServer, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def provider(server: TransitServer, credential: Path, tmp_path: Path) -> Iterator[TransitProvider]:
-    made = TransitProvider.create(tmp_path / "root.json", server.settings(timeout_s=2), credential, server.ca_file)
+    made = TransitProvider.create(tmp_path / "root.json", server.settings(timeout_s=20), credential, server.ca_file)
     yield made
     made.close()
 
