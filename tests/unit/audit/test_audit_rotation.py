@@ -322,3 +322,21 @@ def test_the_command_line_names_every_key(made: tuple[Path, list[Receipt]], caps
         SECOND.vkey,
         THIRD.vkey,
     ]
+
+
+def test_the_services_own_command_names_every_key_too(made: tuple[Path, list[Receipt]], tmp_path: Path) -> None:
+    from click.testing import CliRunner
+
+    from secure_embed.cli.audit import audit
+
+    shutil.copytree(made[0], tmp_path / "log")
+    for known in ([SIGNER], [SIGNER, SECOND, THIRD]):
+        (tmp_path / "log-verifier.key").write_text("".join(f"{signer.vkey}\n" for signer in known))
+        shown = CliRunner().invoke(audit, ["verify", "--root", str(tmp_path), "--json"])
+        assert shown.exit_code == 0, shown.output
+        assert [key["key"] for key in json.loads(shown.output)["keys"]] == [s.vkey for s in (SIGNER, SECOND, THIRD)]
+    shown = CliRunner().invoke(audit, ["show", "--root", str(tmp_path), "--start", "261", "--count", "1", "--json"])
+    assert json.loads(shown.output)[0]["handover"].count(ORIGIN) >= 4
+    (tmp_path / "log-verifier.key").write_text(f"{STRANGER.vkey}\n")
+    refused = CliRunner().invoke(audit, ["verify", "--root", str(tmp_path)])
+    assert isinstance(refused.exception, IntegrityFailure)
