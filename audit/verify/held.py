@@ -37,44 +37,48 @@ class Held:
     def __init__(self, questions: Questions, report: Report) -> None:
         self._questions = questions
         self._report = report
-        self.receipts = [*questions.receipts, *(r for n in questions.erasure_receipts if (r := _named(n)) is not None)]
+        named = (_named(note) for note in questions.erasure_receipts)
+        self.receipts = [*questions.receipts, *(receipt for receipt in named if receipt is not None)]
         self.sizes = {c.size for note in questions.earlier if (c := _said(note)) is not None}
 
     def check(self, seen: Mapping[int, bytes], roots: Mapping[int, bytes], chain: Chain) -> None:
         """``seen``: leaf hashes of the entries that receipts name; ``roots``: by size, of earlier checkpoints."""
+        receipts = list(self._questions.receipts)
         for note in self._questions.erasure_receipts:
-            self._check_erasure_receipt(note, chain)
-        for receipt in self.receipts:
+            receipts += self._signed(note, chain)
+        for receipt in receipts:
             if not 0 <= receipt.index < self._report.size:
                 what = f"the log has {self._report.size:,} entries, and not this one"
                 self._report.blame(receipt.name, what, receipt.index)
             elif seen.get(receipt.index) != receipt.leaf_hash:
                 self._report.blame(receipt.name, "the log holds another entry there", receipt.index)
-        if self.receipts:
-            self._report.checked.append(some(len(self.receipts), "receipt"))
+        if receipts:
+            self._report.checked.append(some(len(receipts), "receipt"))
         for note in self._questions.earlier:
             self._check_earlier(note, roots, chain)
         if self.sizes:
             self._report.checked.append(some(len(self._questions.earlier), "earlier checkpoint"))
 
-    def _check_erasure_receipt(self, note: str, chain: Chain) -> None:
+    def _signed(self, note: str, chain: Chain) -> list[Receipt]:
+        """The entry that an erasure receipt names, where its signature holds."""
+        named = _named(note)
         try:
             text, span = chain.open_statement(note, KIND)
             json.loads(text)
         except NoteInvalid as fault:
             self._report.blame(KIND, str(fault))
-            return
+            return []
         except (ValueError, RecursionError):
             self._report.blame(KIND, "its text is not JSON")
-            return
-        named = _named(note)
+            return []
+        if span.end is not None and named is not None and named.index >= span.end:
+            self._report.blame(KIND, f"its key was replaced at entry {span.end}, before the entry that it names")
+            return []
         if span.end is not None and named is None:
             what = f"a key that was replaced at entry {span.end:,} signed an erasure receipt that names no entry"
             self._report.notes.append(f"{what}: it cannot be told when")
-        elif span.end is not None and named is not None and named.index >= span.end:
-            self._report.blame(KIND, f"its key was replaced at entry {span.end}, before the entry that it names")
-            return
         self._report.checked.append(f"erasure receipt, signed: {text.strip()}")
+        return [] if named is None else [named]
 
     def _check_earlier(self, note: str, roots: Mapping[int, bytes], chain: Chain) -> None:
         said = _said(note)
