@@ -73,7 +73,7 @@ def test_a_file_cut_off_anywhere_is_never_half_believed(folder: Path, file: Path
 
 
 def test_a_file_cut_off_between_its_chunks_or_out_of_order_is_never_half_believed(folder: Path) -> None:
-    """Cut where every chunk that is left is whole, or with two of them in each other's place."""
+    """Cut where every chunk that is left is whole, with two of them in each other's place, or with some of an older saving."""
     one = OneHolding(folder)
     saved = saved_codes.SavedCodes(folder / "long", one.keys, one.key_store)
     plain = [os.urandom(1 << 20) for _ in range(7)] + [b"the last"]
@@ -84,11 +84,18 @@ def test_a_file_cut_off_between_its_chunks_or_out_of_order_is_never_half_believe
         assert found is not None
         return [bytes(chunk) for chunk in found.chunks]
 
+    older = (folder / "long").read_bytes()
+    plain[0] = os.urandom(1 << 20)
+    saved.write(saved_codes.Standing(last=None, codebook=1), (memoryview(chunk) for chunk in plain))
     assert read() == plain
     raw = (folder / "long").read_bytes()
     start = HEADER_BYTES + FIRST_BYTES
     chunks = [raw[at : at + CHUNK_BYTES] for at in range(start, len(raw), CHUNK_BYTES)]
     assert len(chunks) == len(plain)
+    for mixed in (raw[:start] + older[start:], raw[: start + CHUNK_BYTES] + older[start + CHUNK_BYTES :], older):
+        (folder / "long").write_bytes(mixed)
+        with pytest.raises(IntegrityFailure):
+            read()
     for wrong in (*(chunks[:n] for n in range(len(chunks))), [*chunks[:2], chunks[3], chunks[2], *chunks[4:]]):
         (folder / "long").write_bytes(raw[:start] + b"".join(wrong))
         with pytest.raises(IntegrityFailure):

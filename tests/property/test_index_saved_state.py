@@ -1,6 +1,7 @@
 """A shard's saved state: what is restored answers bit for bit like what was saved, and nothing else is read as one."""
 
 import hmac
+from collections.abc import Sequence
 
 import numpy as np
 from hypothesis import given, settings
@@ -198,7 +199,7 @@ def test_cut_or_lengthened_is_refused(which: int, data: st.DataObject) -> None:
     assert read_or_refused(raw + data.draw(st.binary(min_size=1, max_size=9)), codebook) is None
 
 
-def of_chunks(chunks: list[bytes]) -> bool:
+def of_chunks(chunks: Sequence[bytes | bytearray]) -> bool:
     try:
         RabitqShard.restored(chunks, **parts(CODEBOOKS[0]))
     except IntegrityFailure as refused:
@@ -213,10 +214,22 @@ def test_chunks_of_another_cut_are_refused() -> None:
     right = [bytes(chunk) for chunk in chunks_of([long])]
     assert len(right) > 1
     assert [len(chunk) for chunk in right[:-1]] == [chunk_bytes] * (len(right) - 1)
-    assert of_chunks(right)
+    buffers = [bytearray(chunk) for chunk in right]
+    assert of_chunks(buffers)
+    assert not any(any(buffer) for buffer in buffers)  # wiped when they have been read
     assert not of_chunks([long])  # one that is too long
     assert not of_chunks([right[0][:-1], right[0][-1:] + right[1], *right[2:]])  # a short one before the last
     assert not of_chunks([*right, b""])
     assert not of_chunks([*right, b"x"])
     assert not of_chunks(right[:-1])
     assert not of_chunks([])
+
+
+def test_presence_that_is_neither_yes_nor_no_is_refused() -> None:
+    """numpy reads a bool's byte as it is: a two would be neither equal to True nor to False."""
+    raw, records = bytearray(STATES[0]), 27
+    values = (1 + 4 + 1 + 8 + 1 + 1) * records  # presence and values of dep, level and vip
+    codes = len(raw) - records * a_shard(CODEBOOKS[0]).footprint().code_bytes
+    assert set(raw[codes - values : codes - values + records]) == {1}  # every record has a dep
+    raw[codes - values] = 2
+    assert read_or_refused(bytes(raw), CODEBOOKS[0]) is None
