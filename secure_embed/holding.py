@@ -465,22 +465,16 @@ class Holding:
                     raise
             return shredded
 
-    def destroy(self, *, ticket: Ticket) -> int:
-        """The whole collection: its keys in one transaction, then codes and rows. The version that its key had.
-
-        Idempotent in the key store and the store; this object answers nothing any more, whatever comes of it.
-        """
+    def end(self) -> None:
+        """Answer nothing any more: keys and codes leave memory, and saved codes the disk. What is stored is not ended
+        here (:meth:`Holdings.erase`)."""
         with self._pause.writing(), self._writing:
-            version = self._keys.version
-            self._key_store.drop_collection(self.uuid, ticket=ticket)
-            self._keys.close()
             shard, self._shard = self._shard, None
             if shard is not None:
                 shard.close()
             if self._saved is not None:
                 self._saved.remove()
-            self._store.erase_collection(self.uuid, ticket=ticket)
-            return version
+            self._keys.close()
 
     def close(self) -> None:
         """Save the codes for the next start, if it can be done, and drop the keys."""

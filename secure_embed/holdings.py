@@ -133,32 +133,29 @@ class Holdings:
         return next((name for name, c in self._collections.items() if c.uuid == uuid), None)
 
     def erase(self, uuid: UUID, *, ticket: Ticket) -> int:
-        """Erase a whole collection: from now on there is none, and its name is free in the end. Idempotent.
+        """Erase a whole collection: from now on there is none, and its name is free in the end. Its keys go first, in
+        one transaction. Idempotent, also when it was cut off.
 
         Returns the version that its key had, 0 where the keys were gone already.
         """
         with self._lock:
             self._ending.add(uuid)
             name = self.name_of(uuid)
-            holding = self._open.get(name) if name is not None else None
-        version = self._destroy(uuid, ticket) if holding is None else holding.destroy(ticket=ticket)
-        with self._lock:
-            if name is not None:
-                self._open.pop(name, None)
-                self._collections.pop(name, None)
-        return version
-
-    def _destroy(self, uuid: UUID, ticket: Ticket) -> int:
-        """As :meth:`Holding.destroy`, for one that is not open: its keys may be gone since before a crash."""
+            holding = None if name is None else self._open.pop(name, None)
+        if holding is not None:
+            holding.end()
         version = 0
         with self._pause.writing():
             with suppress(NotFound):
                 version = self._key_store.collection(uuid).version
             self._key_store.drop_collection(uuid, ticket=ticket)
-            if self._codes_folder is not None:  # sealed, and the key is gone
-                for name in (f"{uuid}", f".{uuid}.new"):
-                    (self._codes_folder / name).unlink(missing_ok=True)
+            if self._codes_folder is not None:  # where it was not open; what is in them is sealed, and the key is gone
+                for file in (f"{uuid}", f".{uuid}.new"):
+                    (self._codes_folder / file).unlink(missing_ok=True)
             self._store.erase_collection(uuid, ticket=ticket)
+        with self._lock:
+            if name is not None:
+                self._collections.pop(name, None)
         return version
 
     def opened(self) -> list[Holding]:

@@ -191,30 +191,3 @@ def test_the_log_is_served_as_a_static_log_is(house):
     assert hashes == tile.content
     missing = house.http.get("/v1/audit/tile/0/x999/999", headers=auditor)
     assert (missing.status_code, missing.json()["code"]) == (404, "tile_not_found")
-
-
-def receipt_of(erased):
-    """The statement inside the signed note: the line behind its header."""
-    import json
-
-    return json.loads(erased.json()["note"].split("\n")[1])
-
-
-def test_the_receipt_says_whether_the_old_key_version_is_gone(empty_house, monkeypatch):
-    """A small collection's key version is destroyed with the records; a large one's waits, and the receipt says so."""
-    from secure_embed import holding
-
-    house = empty_house
-    house.ingest("complaints", [note(n) for n in range(6)])
-    opened = house.deployment.holdings.named("complaints")
-    before = opened._keys.version
-    small = receipt_of(house.http.post("/v1/erasures", json={"subject": "person-0"}, headers=house.privacy()))
-    assert [d["version_destroyed"] for d in small["destroyed"]] == [True]
-    assert opened._keys.version == before + 1
-    monkeypatch.setattr(holding, "rotate_at_once_max", 1)
-    large = receipt_of(house.http.post("/v1/erasures", json={"subject": "person-1"}, headers=house.privacy()))
-    assert [d["version_destroyed"] for d in large["destroyed"]] == [False]
-    assert opened._keys.version == before + 1
-    assert (small["records"], large["records"]) == (2, 2)
-    reader = house.handler()
-    assert house.http.get("/v1/collections/complaints/records/note-5", headers=reader).status_code == 200
