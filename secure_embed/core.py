@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from secure_embed.audit import AuditLog, PosixLogStorage
+from secure_embed.audit import AuditEvent, AuditLog, Phase, PosixLogStorage
 from secure_embed.backup import Backups
 from secure_embed.erasing import Erasing
 from secure_embed.errors import IntegrityFailure, SecureEmbedError
@@ -52,6 +52,7 @@ class Core:
             if not founding:
                 self._require_present(acknowledge_rollback=acknowledge_rollback)
             self.rollback.remember()
+            opened.callback(self._remember)  # not sooner: a start that is refused must leave what it was refused for
             self._open_work(opened)
             self._opened = opened.pop_all()
         self.rotating.resume()
@@ -91,7 +92,6 @@ class Core:
             mark=self.rollback.mark,
         )
         opened.callback(self.holdings.close)
-        opened.callback(self._remember)
 
     def _require_present(self, *, acknowledge_rollback: bool) -> None:
         try:
@@ -154,6 +154,12 @@ class Core:
             pause=self.pause,
             folders=tuple(settings.path(folder) for folder in settings.backup.folders),
         )
+
+    def move_root(self, kind: str) -> dict[str, str | int | bool]:
+        """The root key into a provider of ``kind``, logged. The settings have to choose it from the next start on."""
+        done = self.successions.root(kind)
+        self.log.system(AuditEvent(phase=Phase.SYSTEM, action="keys.rotated", details={"kind": "provider", **done}))
+        return done
 
     def check_provider(self) -> None:
         """Raise ``Unavailable`` unless the root key can be used now."""

@@ -4,13 +4,15 @@ Each begins with a successor of the keyring, durable beside it (``keys.successor
 :func:`settle` ends what a crash has cut off, before anything else is opened; what had happened says which keyring counts.
 """
 
+import logging
+import os
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from pathlib import Path
 from uuid import UUID
 
-from secure_embed.audit import AuditLog, NoteSigner, end_key
-from secure_embed.errors import ConfigurationError, IntegrityFailure, SecureEmbedError
+from secure_embed.audit import AuditLog, LogFull, NoteSigner, end_key
+from secure_embed.errors import ConfigurationError, Conflict, IntegrityFailure, SecureEmbedError
 from secure_embed.keys import (
     KeyProvider,
     Keyring,
@@ -33,6 +35,8 @@ from secure_embed.store import SqlcipherRecordStore
 __all__ = ["DATABASE_SECRETS", "Successions", "log_signer", "open_database", "settle", "with_provider"]
 
 Database = SqlcipherKeyStore | SqlcipherRecordStore | SqlcipherLedger
+_logger = logging.getLogger(__name__)
+
 DATABASE_SECRETS: Mapping[str, Secret] = {
     "keys/keys.db": Secret.KEYS_STORE,
     "data/data.db": Secret.DATA_STORE,
@@ -78,8 +82,8 @@ class Successions:
         destroyed. Raises what the provider raises."""
         settings, root = self._settings, self._settings.root
         chosen = with_provider(settings, kind or settings.keys.provider)
-        if (root / ROOT_NEXT).exists():
-            retire_root(chosen, root / ROOT_NEXT)  # of an earlier attempt
+        for earlier in (root / ROOT_RETIRED, root / ROOT_NEXT):
+            retire_root(settings, earlier)  # of an attempt that was cut off; refused where it cannot be destroyed
         with ExitStack() as failed:
             provider = create_provider(chosen, root / ROOT_NEXT)
             failed.callback(provider.close)
@@ -96,7 +100,8 @@ class Successions:
         replace_root(settings, current=root / ROOT, successor=root / ROOT_NEXT, retired=root / ROOT_RETIRED)
         successor.commit()
         self._provider_replaced(provider)
-        return {"provider": chosen.keys.provider, "key_id": key_id}
+        destroyed = _retired(settings, root / ROOT_RETIRED)
+        return {"provider": chosen.keys.provider, "key_id": key_id, "old_root_destroyed": destroyed}
 
     def _rewrapped(self, successor: Successor) -> Callable[[UUID, int, bytes], bytes]:
         before = self._keyring.root_key_id
@@ -113,12 +118,12 @@ class Successions:
         signer = log_signer(successor, self._keyring.deployment_id)
         try:
             self._log.rotate(signer)
-        except BaseException:
-            if self._log.newest_key() != signer.verifier:
-                successor.abandon()
+        except (LogFull, Conflict, ConfigurationError):  # nothing was written
+            successor.abandon()
             raise
-        successor.commit()
+        # Any other fault may have left the hand-over on the disk: the next start asks the log which key it ends with.
         _add_verifier(self._settings.root / VERIFIER_KEY, signer)
+        successor.commit()
         return {"key_id": signer.verifier.key_id}
 
     def store(self) -> dict[str, str | int | bool]:
@@ -159,9 +164,20 @@ def _retire_leftovers(settings: Settings) -> None:
         if retired.samefile(root / ROOT):
             retired.unlink()  # a second name of what is in use still
         else:
-            retire_root(settings, retired)
+            _retired(settings, retired)
     if following.exists():
-        retire_root(settings, following)
+        _retired(settings, following)
+
+
+def _retired(settings: Settings, path: Path) -> bool:
+    """Whether the root key that ``path`` describes is destroyed. Nothing is wrapped by it: what cannot be destroyed now
+    stays named in its file, the log and the next start say so, and the service goes on."""
+    try:
+        retire_root(settings, path)
+    except SecureEmbedError as refused:
+        _logger.warning("the root key of %s is not destroyed: %s", path.name, refused.code)
+        return False
+    return True
 
 
 def _settle_root(settings: Settings, left: LeftOver, _clock: Callable[[], float]) -> None:
@@ -203,8 +219,8 @@ def _settle_log(settings: Settings, left: LeftOver, _clock: Callable[[], float])
         opened.callback(successor.close)
         old, new = (log_signer(each, keyring.deployment_id) for each in (keyring, successor))
         if end_key(settings.root / LOG, [old.verifier, new.verifier]) == new.verifier:
-            successor.commit()
             _add_verifier(settings.root / VERIFIER_KEY, new)
+            successor.commit()
         else:
             successor.abandon()
 
@@ -242,3 +258,5 @@ def _add_verifier(path: Path, signer: NoteSigner) -> None:
     if signer.vkey not in known:
         with path.open("a") as file:
             file.write(signer.vkey + "\n")
+            file.flush()
+            os.fsync(file.fileno())

@@ -54,7 +54,7 @@ def health_app(vault: Vault) -> Starlette:
     async def alive(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
-    async def ready(_: Request) -> Response:
+    def ready(_: Request) -> Response:  # in a thread: a key provider may take seconds to say nothing
         wrong = vault.unready()
         return JSONResponse({"status": "unready" if wrong else "ready", "why": wrong}, 503 if wrong else 200)
 

@@ -44,6 +44,29 @@ poll_s = 0.5
 
 
 @keys.command()
+@click.option("--to", "kind", required=True, type=click.Choice(["passphrase", "pkcs11", "vault"]))
+@root_option
+@as_json
+def move(root: Path, kind: str, json_: bool) -> None:
+    """Put the root key of a stopped service into another provider: every key is wrapped anew, the old root destroyed.
+
+    The settings already have the section of the new provider (docs/key-providers.md).
+    """
+    from secure_embed.core import Core
+    from secure_embed.settings import Settings
+
+    with Core(Settings.load(root, dev=True)) as core:
+        moved = core.move_root(kind)
+    lines = [
+        f"the root key is {moved['key_id']}, provider {kind}",
+        f'now set provider = "{kind}" under [keys] in {root / "secure-embed.toml"}, then start the service',
+    ]
+    if not moved["old_root_destroyed"]:
+        lines.append("the old root key could not be destroyed; the next start tries again")
+    emit(moved, json_, lines)
+
+
+@keys.command()
 @click.option("--root", "kind", flag_value="root", help="The root key: every collection key is wrapped anew.")
 @click.option("--log", "kind", flag_value="log", help="The log's signing key; the old key signs the new one in.")
 @click.option("--store", "kind", flag_value="store", help="The keys of the three databases.")

@@ -96,9 +96,9 @@ def retire_root(settings: Settings, path: Path) -> None:
 
 
 def replace_root(settings: Settings, *, current: Path, successor: Path, retired: Path) -> None:
-    """Put ``successor`` in the place of ``current`` in one step and destroy the old root key, in one folder.
+    """Put ``successor`` in the place of ``current`` in one step, in one folder.
 
-    In between, ``retired`` is a second name of the old file: where a start finds it, :func:`retire_root` goes on there.
+    ``retired`` is the old file's name from then on; :func:`retire_root` destroys the old root key there.
     """
     if retired.exists():  # a crash left it, before the old file lost its first name or after
         if retired.samefile(current):
@@ -108,7 +108,6 @@ def replace_root(settings: Settings, *, current: Path, successor: Path, retired:
     os.link(current, retired)
     successor.replace(current)
     sync_folder(current.parent)
-    retire_root(settings, retired)
 
 
 class ProviderWatch:

@@ -318,3 +318,33 @@ def run(*arguments, status: int | None = 0):
     ran = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert status is None or ran.returncode == status, ran.stderr + ran.stdout
     return ran
+
+
+def test_a_deployment_moves_its_root_key_onto_a_token_and_back(open_house, token, pin):
+    """`keys move`: everything is wrapped anew, the old root is gone, and the settings choose the new provider then."""
+    from click.testing import CliRunner
+
+    from secure_embed.cli.keys import keys
+    from secure_embed.settings import Settings
+
+    house = open_house
+    record = {"id": "c-1", "text": "The card was lost.", "attributes": {"department": "cards", "sensitivity": 0}}
+    assert house.ingest("complaints", [record]).status_code == 201
+    house.close()
+    settings = house.root / "secure-embed.toml"
+    section = f'\n[keys.pkcs11]\nlibrary = "{token.library}"\ntoken_label = "{token.token_label}"\npin_file = "{pin}"\n'
+    settings.write_text(settings.read_text() + section)
+    for kind, line in (("pkcs11", '\n[keys]\nprovider = "pkcs11"\n'), ("passphrase", "")):
+        moved = CliRunner().invoke(keys, ["move", "--to", kind, "--root", str(house.root)], catch_exceptions=False)
+        assert moved.exit_code == 0, moved.output
+        with pytest.raises(ConfigurationError) as mismatch:
+            house.open()
+        assert mismatch.value.code == "root_key_mismatch"
+        settings.write_text(settings.read_text().replace('\n[keys]\nprovider = "pkcs11"\n', "") + line)
+        house.settings = Settings.load(house.root, dev=True)
+        house.open()
+        read = house.http.get("/v1/collections/complaints/records/c-1", headers=house.handler())
+        assert read.json()["text"] == record["text"]
+        assert house.http.get("/v1/keys", headers=house.security()).json()["provider"] == kind
+        house.close()
+    house.open()

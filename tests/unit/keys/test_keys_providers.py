@@ -149,6 +149,7 @@ def test_the_passphrase_may_change_with_the_root(passphrase: Settings, tmp_path:
     other = secret(tmp_path / "other", "another horse, another battery")
     new = create_provider(passphrase, successor, passphrase_file=other)
     replace_root(passphrase, current=root, successor=successor, retired=tmp_path / "root.old.json")
+    retire_root(passphrase, tmp_path / "root.old.json")
     assert sorted(path.name for path in tmp_path.glob("root*")) == ["root.json"]
     assert set(before.read()) == {0}
     with pytest.raises(SealedValueUnreadable):
@@ -178,6 +179,7 @@ def test_replacing_goes_on_where_a_crash_left_it(passphrase: Settings, tmp_path:
     left = retired.open("rb")
     new = create_provider(passphrase, successor).describe()
     replace_root(passphrase, current=root, successor=successor, retired=retired)
+    retire_root(passphrase, retired)
     assert [path.name for path in tmp_path.glob("root*")] == ["root.json"]
     assert set(left.read()) == {0}
     assert open_provider(passphrase, root).describe() == new
