@@ -19,7 +19,7 @@ from secure_embed.holding import Holding
 from secure_embed.holdings import Holdings
 from secure_embed.keys import CatalogueKeys, CatalogueValue
 from secure_embed.store import RecordStore, StateKind
-from secure_embed.types import Position, Principal
+from secure_embed.types import Position, Principal, ensure_subject
 
 __all__ = ["Hold", "Holds"]
 
@@ -42,6 +42,8 @@ class Hold:
         of_subject, of_record = self.subject is not None, self.collection is not None and self.record is not None
         if of_subject == of_record or (of_subject and (self.collection, self.record) != (None, None)):
             raise InvalidRequest("a hold names a subject, or a record with its collection", code="hold_invalid")
+        if self.subject is not None:
+            ensure_subject(self.subject)
         # Printable: no line end, no control character, no lone surrogate. It is shown on terminals.
         if not (self.reason.strip() and self.reason.isprintable() and len(self.reason) <= reason_characters_max):
             raise InvalidRequest(

@@ -49,6 +49,7 @@ __all__ = [
     "Ticket",
     "TruthValue",
     "Vectors",
+    "ensure_subject",
 ]
 
 Vectors = npt.NDArray[np.float32]  # (n, d) float32, C-contiguous, unit length
@@ -152,6 +153,11 @@ def _ensure_text(code: str, what: str, value: str, bytes_max: int) -> None:
         raise InvalidRequest(f"{what} has 1 to {bytes_max} bytes of UTF-8", code=code)
 
 
+def ensure_subject(subject: str) -> None:
+    """Raise ``InvalidRequest`` (``subject_invalid``) for what cannot be a data subject's identifier."""
+    _ensure_text("subject_invalid", "a data subject's identifier", subject, record_id_bytes_max)
+
+
 def _ensure_values(values: Mapping[str, AttributeValue], code: str) -> None:
     if len(values) > attributes_max:
         raise InvalidRequest(f"at most {attributes_max} values are allowed here", code=code)
@@ -185,7 +191,7 @@ class Record:
         if not self.text.strip():
             raise InvalidRequest("a record's text is blank", code="text_invalid")
         if self.subject is not None:
-            _ensure_text("subject_invalid", "a data subject's identifier", self.subject, record_id_bytes_max)
+            ensure_subject(self.subject)
         for values, code in ((self.attributes, "attributes_invalid"), (self.metadata, "metadata_invalid")):
             _ensure_values(values, code)
         if self.expires_unix is not None and not 0 < self.expires_unix <= expires_unix_max:
