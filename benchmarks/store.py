@@ -155,10 +155,11 @@ def measure(folder: Path, rounds: int, round_records: int) -> dict[str, Any]:
         (folder / name).mkdir()
         opened[name] = side(folder / name)
     taken: dict[str, list[float]] = {name: [] for name in sides}  # seconds a round
+    used: dict[str, list[float]] = {name: [] for name in sides}  # seconds of processor time a round, all threads
     slowest: dict[str, float] = dict.fromkeys(sides, 0.0)  # one batch
     for number in range(rounds + 1):  # the first warms up and is not counted
         order = list(sides)[number % len(sides) :] + list(sides)[: number % len(sides)]
-        spent = dict.fromkeys(sides, 0.0)
+        spent, worked = dict.fromkeys(sides, 0.0), dict.fromkeys(sides, 0.0)
         for at in range(0, round_records, batch_records):
             first = number * round_records + at
             batch = records(first, batch_records)
@@ -166,9 +167,10 @@ def measure(folder: Path, rounds: int, round_records: int) -> dict[str, Any]:
                 write = opened[name].prepare(first, batch)
                 gc.collect()
                 gc.disable()
-                began = time.perf_counter()
+                began, worked_before = time.perf_counter(), time.process_time()
                 write()
                 seconds = time.perf_counter() - began
+                worked[name] += time.process_time() - worked_before
                 gc.enable()
                 spent[name] += seconds
                 if number:
@@ -176,6 +178,7 @@ def measure(folder: Path, rounds: int, round_records: int) -> dict[str, Any]:
         if number:
             for name, seconds in spent.items():
                 taken[name].append(seconds)
+                used[name].append(worked[name])
     for side_open in opened.values():
         side_open.close()
     sizes = {name: sum(file.stat().st_size for file in (folder / name).rglob("*") if file.is_file()) for name in sides}
@@ -184,6 +187,7 @@ def measure(folder: Path, rounds: int, round_records: int) -> dict[str, Any]:
         name: {
             "records_per_s": spread([round_records / seconds for seconds in taken[name]]),
             "times_plain": spread([mine / plain for mine, plain in zip(taken[name], taken["plain"], strict=True)]),
+            "processor_ms_per_1000_records": spread([1e6 * seconds / round_records for seconds in used[name]]),
             "slowest_batch_ms": 1_000 * slowest[name],
             "bytes_per_record": sizes[name] / written,
         }

@@ -178,20 +178,17 @@ class Segments:
                 except FileNotFoundError:
                     raise damaged(first, segment.end) from None
 
-    def rewrite(self, first: int, at: Sequence[int], values: Sequence[bytes]) -> Segment:
-        """The segment from ``first`` with new values at some of its positions, durable as the next generation."""
-        old = self._known[first]
-        new = Segment(first, old.generation + 1, old.slots)
+    def rewrite(self, old: Segment, new: Segment, at: Sequence[int], values: Sequence[bytes]) -> None:
+        """Write ``new``: what is in ``old``, with other values at some of its positions. Durable on return."""
         content = np.zeros((old.slots, self.slot_bytes), np.uint8)
-        self.read(np.arange(first, old.end, dtype=np.int64), content)
+        self.read(np.arange(old.first, old.end, dtype=np.int64), content)
         replaced = np.frombuffer(b"".join(values), np.uint8).reshape(len(at), self.slot_bytes)
-        content[np.asarray(at, np.int64) - first] = replaced
+        content[np.asarray(at, np.int64) - old.first] = replaced
         with faults():
             with writing(self.path(new), new=True) as descriptor:
                 write_all(descriptor, content.data.cast("B"), 0)
                 os.fdatasync(descriptor)
             sync_folder(self._folder)
-        return new
 
     def discard(self, segments: Iterable[Segment]) -> None:
         """Overwrite and unlink files that the database names no longer."""

@@ -62,18 +62,19 @@ class SqlcipherRecordStore:
         self._files = OpenFiles()
         self._writing = RLock()  # taken before the database's own
         self._clean = False
-        self._database = SealedDatabase(path, key, migrations=migrations, page_cache_kib=page_cache_kib)
+        # Public: rotation of its key, backups and its generation are the database's own doors.
+        self.database = SealedDatabase(path, key, migrations=migrations, page_cache_kib=page_cache_kib)
         try:
             self._held: dict[UUID, Held] = {}
             self._ending: dict[UUID, Held] = {}
             self._load()
-            self._requests = Requests(self._database)
+            self._requests = Requests(self.database)
             for held in self._held.values():
                 held.segments.ensure_whole()
                 self._scrub(held)
-            self._database.empty_write_ahead_log()  # an erasure cut short by a crash has left its rows there
+            self.database.empty_write_ahead_log()  # an erasure cut short by a crash has left its rows there
         except BaseException:
-            self._database.close()
+            self.database.close()
             raise
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="segments")
 
@@ -90,10 +91,10 @@ class SqlcipherRecordStore:
 
     def _made(self, number: int, uuid: UUID, slot_bytes: int, known: Iterable[Segment]) -> Held:
         segments = Segments(self._folder / str(uuid), self._files, slot_bytes, known)
-        return Held(self._database, self._writing, number, uuid, segments)
+        return Held(self.database, self._writing, number, uuid, segments)
 
     def _rows(self, sql: str, parameters: Sequence[int | bytes | str | None] = ()) -> list[Row]:
-        found: list[Row] = self._database.rows(sql, parameters)
+        found: list[Row] = self.database.rows(sql, parameters)
         return found
 
     # --- collections -----------------------------------------------------------------------------------------------
@@ -104,7 +105,7 @@ class SqlcipherRecordStore:
         sql = "INSERT INTO collection (uuid, name_tag, descriptor) VALUES (?, ?, ?)"
         with self._writing:
             try:
-                with self._database.transaction() as run:
+                with self.database.transaction() as run:
                     same = "SELECT 1 FROM collection WHERE name_tag = ? AND ended <> ?"
                     if run.execute(same, (sealed.name_tag, gone)).fetchone():
                         raise taken
@@ -128,15 +129,16 @@ class SqlcipherRecordStore:
     def erase_collection(self, c: UUID, *, ticket: Ticket) -> None:
         ticket.require(Action.COLLECTION_ERASE, Action.RECORD_ERASE)
         with self._writing:
+            self._clean_up()
             if c in self._held:
                 self._ending[c] = self._held.pop(c)
                 self._ending[c].ended = True
             if c in self._ending:
-                end_collection(self._database, self._ending[c], self._requests)
+                end_collection(self.database, self._ending[c], self._requests)
                 del self._ending[c]
             elif not self._rows("SELECT 1 FROM collection WHERE uuid = ?", (c.bytes,)):
                 raise no_collection()
-            self._database.empty_write_ahead_log()
+            self.database.empty_write_ahead_log()
 
     def _of(self, c: UUID) -> Held:
         if (held := self._held.get(c)) is None:
@@ -166,7 +168,7 @@ class SqlcipherRecordStore:
         slots: Future[list[Segment]] | None = None
         committing = False
         try:
-            with self._database.transaction() as run:
+            with self.database.transaction() as run:
                 data, following = _counters(run, number)
                 if first < following:
                     raise Conflict("a position was used before", code="position_used")
@@ -205,19 +207,20 @@ class SqlcipherRecordStore:
         ticket.require(Action.RECORD_ERASE)
         with self._writing:
             held = self._of(c)
-            with self._database.transaction() as run:
-                epoch, found = self._erase(run, held, at)
+            self._clean_up()  # a file that was left of an earlier generation holds these records too
+            presence, tags = held.presence(), held.tags()
+            with self.database.transaction() as run:
+                epoch, found = self._erase(run, held.number, at)
                 _states.put_mark(run, mark)
-            held.presence().drop(found)
-            held.tags().drop(found)
+            presence.drop(found)
+            tags.drop(found)
             # Also when nothing was there: an earlier call may have been cut off between its commit and these lines.
             self._scrub(held)
-            self._database.empty_write_ahead_log()
+            self.database.empty_write_ahead_log()
             return epoch
 
-    def _erase(self, run: Connection, held: Held, at: Iterable[int]) -> tuple[int, list[int]]:
-        number = held.number
-        held.presence(), held.tags()
+    def _erase(self, run: Connection, number: int, at: Iterable[int]) -> tuple[int, list[int]]:
+        """The epoch after it, and which of the positions held a record."""
         data, _ = _counters(run, number)
         found = _rows.there(run, number, at)
         ((epoch,),) = run.execute("SELECT erasure_epoch FROM collection WHERE number = ?", (number,)).fetchall()
@@ -240,7 +243,7 @@ class SqlcipherRecordStore:
         pending = [at for (at,) in self._rows("SELECT position FROM scrub WHERE collection = ?", (held.number,))]
         if pending:
             held.segments.overwrite(pending)
-            with self._database.transaction() as run:
+            with self.database.transaction() as run:
                 run.execute("DELETE FROM scrub WHERE collection = ?", (held.number,))
 
     def replace(self, c: UUID, rows: Sequence[SealedRow], *, mark: bytes | None = None) -> None:
@@ -250,9 +253,10 @@ class SqlcipherRecordStore:
             self._clean_up()
             (old,) = [segment for segment in held.segments.known() if segment.first == first]
             at = [int(row.position) for row in rows]
-            new = held.segments.rewrite(first, at, [row.fields[Field.VECTOR] for row in rows])
+            new = Segment(old.first, old.generation + 1, old.slots)
             try:
-                with self._database.transaction() as run:
+                held.segments.rewrite(old, new, at, [row.fields[Field.VECTOR] for row in rows])
+                with self.database.transaction() as run:
                     _rows.replace(run, held.number, rows)
                     data, _ = _counters(run, held.number)
                     _change(run, held.number, data + 1, RESEALED, at[0], at[-1] - at[0] + 1)
@@ -264,12 +268,15 @@ class SqlcipherRecordStore:
                     held.flips += 1
                 held.segments.learn([new])
             except BaseException:
-                self._clean = False  # the file of the new generation
+                if not held.flips % 2:  # a commit that failed may still be found after a crash
+                    with suppress(SecureEmbedError):
+                        held.segments.discard([new])
+                self._clean = False
                 raise
             finally:
                 held.flips += held.flips % 2
             # First the log: were its end lost after that, the database would name the file that is gone by then.
-            self._database.empty_write_ahead_log()
+            self.database.empty_write_ahead_log()
             held.segments.discard([old])
 
     def _clean_up(self) -> None:
@@ -292,11 +299,11 @@ class SqlcipherRecordStore:
     def expire_requests(self, now_unix: int) -> int:
         with self._writing:
             ending = self._requests.older_than(now_unix - request_lifetime_s)
-            with self._database.transaction() as run:
+            with self.database.transaction() as run:
                 self._requests.end(run, ending)
             self._requests.ended(ending)
             if ending:
-                self._database.empty_write_ahead_log()
+                self.database.empty_write_ahead_log()
             return len(ending)
 
     def fetch(self, c: UUID, at: Sequence[Position], fields: AnyCollection[Field]) -> Mapping[Position, SealedRow]:
@@ -332,7 +339,7 @@ class SqlcipherRecordStore:
 
     def put_codebook(self, c: UUID, version: int, sealed: bytes) -> None:
         number = self._of(c).number
-        with self._database.transaction() as run:
+        with self.database.transaction() as run:
             stored = run.execute("SELECT version FROM codebook WHERE collection = ?", (number,)).fetchone()
             if version != (stored[0] if stored else 0) + 1:
                 raise Conflict("the codebook's version does not follow the stored one", code="codebook_version")
@@ -343,42 +350,42 @@ class SqlcipherRecordStore:
         return (found[0][0], found[0][1]) if found else None
 
     def put_state(self, kind: StateKind, uuid: UUID, sealed: bytes) -> None:
-        with self._database.transaction() as run:
+        with self.database.transaction() as run:
             _states.put_state(run, kind, uuid, sealed)
 
     def state(self, kind: StateKind, uuid: UUID) -> bytes:
-        return _states.state(self._database, kind, uuid)
+        return _states.state(self.database, kind, uuid)
 
     def states(self, kind: StateKind) -> Sequence[tuple[UUID, bytes]]:
-        return _states.states(self._database, kind)
+        return _states.states(self.database, kind)
 
     def drop_state(self, kind: StateKind, uuid: UUID) -> None:
-        with self._database.transaction() as run:
+        with self.database.transaction() as run:
             _states.drop_state(run, kind, uuid)
-        self._database.empty_write_ahead_log()
+        self.database.empty_write_ahead_log()
 
     def mark(self, sealed: bytes) -> None:
-        with self._database.transaction() as run:
+        with self.database.transaction() as run:
             _states.put_mark(run, sealed)
 
     def marked(self) -> bytes | None:
-        return _states.marked(self._database)
+        return _states.marked(self.database)
 
     @property
     def database(self) -> SealedDatabase:
         """The file, for what concerns all of it: a copy, another key."""
-        return self._database
+        return self.database
 
     @property
     def generation(self) -> int:
-        return self._database.generation
+        return self.database.generation
 
     def close(self) -> None:
         """Idempotent. Later calls raise ``Unavailable``."""
         with self._writing:
             self._beside.shutdown()
             self._files.close()
-            self._database.close()
+            self.database.close()
 
 
 def _counters(run: Connection, number: int) -> tuple[int, int]:

@@ -30,7 +30,7 @@ def new_store(path: Path) -> tuple[SqlcipherRecordStore, UUID]:
 
 
 def limit_pages(store: SqlcipherRecordStore, pages: int) -> None:
-    with store._database.transaction() as run:
+    with store.database.transaction() as run:
         run.execute(f"PRAGMA max_page_count = {pages}")
 
 
@@ -39,7 +39,7 @@ def test_a_batch_that_does_not_fit_leaves_nothing_behind(tmp_path: Path, pages_f
     store, c = new_store(tmp_path / "data.db")
     rows = batch(0, 20)
     store.append(c, rows, request=None)
-    with store._database.transaction() as run:
+    with store.database.transaction() as run:
         (pages,) = run.execute("PRAGMA page_count").fetchone()
     limit_pages(store, pages + pages_free)
     request = RequestKey(tag=os.urandom(32), body_tag=os.urandom(32))

@@ -148,7 +148,10 @@ def test_a_slot_that_was_changed_swapped_or_zeroed_does_not_open(tmp_path: Path)
     key_store.close()
 
 
-def test_what_no_commit_names_stays_until_the_next_write_and_is_gone_then(path: Path, c: UUID) -> None:
+@pytest.mark.parametrize("first_write", ["append", "erase", "replace", "erase_collection"])
+def test_what_no_commit_names_stays_until_the_next_write_and_is_gone_then(
+    path: Path, c: UUID, first_write: str
+) -> None:
     """Until then nothing is lost if the database is an older copy that an operator put back by mistake."""
     folder = path.with_name("segments")
     stray = [folder / str(c) / "0.1", folder / str(c) / "8192.0", folder / str(uuid4()) / "0.0"]
@@ -166,10 +169,17 @@ def test_what_no_commit_names_stays_until_the_next_write_and_is_gone_then(path: 
     assert not vectors[2:].any()
     assert all(file.exists() for file in stray)
     more = batch(4_201, 1)
-    store.append(c, more, request=None)
+    writes: dict[str, Callable[[], object]] = {
+        "append": lambda: store.append(c, more, request=None),
+        "erase": lambda: store.erase(c, [Position(9)], ticket=erase_ticket()),
+        "replace": lambda: store.replace(c, rows[4_100:4_110]),
+        "erase_collection": lambda: store.erase_collection(c, ticket=erase_ticket()),
+    }
+    writes[first_write]()
     assert not any(file.exists() for file in stray)
     assert {os.pread(descriptor, 9_999, 0) for descriptor in held} == {bytes(5_000)}  # overwritten, then unlinked
-    assert last.read_bytes()[104 * vector_bytes :] == bytes(vector_bytes) + more[0].fields[Field.VECTOR]
+    if first_write == "append":
+        assert last.read_bytes()[104 * vector_bytes :] == bytes(vector_bytes) + more[0].fields[Field.VECTOR]
     store.close()
     for descriptor in held:
         os.close(descriptor)

@@ -81,7 +81,7 @@ def test_the_only_plain_columns_are_numbers_that_the_service_counts() -> None:
 def test_settings_are_in_force(tmp_path: Path, setting: str, value: object) -> None:
     """Asked of the connection that writes: SQLite takes an unknown or refused setting without a word."""
     store = SqlcipherRecordStore(tmp_path / "data.db", os.urandom(32))
-    with store._database.transaction() as run:
+    with store.database.transaction() as run:
         assert run.execute(f"PRAGMA {setting}").fetchone() == (value,)
     store.close()
 
@@ -124,7 +124,7 @@ def test_a_read_does_not_wait_for_a_write_and_sees_the_last_commit(
     c, rows = new_collection(store), batch(0, 3)
     store.append(c, rows, request=None)
     seen: list[int] = []
-    with store._database.transaction() as run:
+    with store.database.transaction() as run:
         run.execute("UPDATE record_1 SET erased = 1")
         reader = Thread(target=lambda: seen.append(len(store.fetch(c, [Position(0), Position(1)], set()))))
         reader.start()
