@@ -372,11 +372,6 @@ class SqlcipherRecordStore:
         return _states.marked(self.database)
 
     @property
-    def database(self) -> SealedDatabase:
-        """The file, for what concerns all of it: a copy, another key."""
-        return self.database
-
-    @property
     def generation(self) -> int:
         return self.database.generation
 
