@@ -24,6 +24,7 @@ __all__ = ["SealedDatabase"]
 
 database_key_bytes = 32
 page_cache_kib = 8_000  # SQLite's own default
+large_log_bytes = 4 * 1024 * 1024
 copy_step_pages = 500  # 2 MB: 15 ms
 copy_pause_s = 0.001  # a lock that is let go of and taken again at once is not handed over
 
@@ -159,7 +160,15 @@ class SealedDatabase:
 
     def empty_write_ahead_log(self) -> None:
         """Move the write-ahead log into the database and truncate it, so that deleted bytes are in neither."""
-        with self._lock, self._read_lock, self._faults():  # no reader holds the log open meanwhile
+        with self._lock, self._faults():
+            self._refuse_closed()
+            log = self._path.with_name(f"{self._path.name}-wal")
+            if log.exists() and log.stat().st_size > large_log_bytes:
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")  # readers go on; little is left for below
+            self._empty_log()
+
+    def _empty_log(self) -> None:
+        with self._read_lock:  # no reader holds the log open meanwhile
             busy, _, _ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
                 raise Unavailable(f"{self._path.name} is busy", code="storage_unavailable")
@@ -196,19 +205,25 @@ class SealedDatabase:
         return secrets.compare_digest(self._key.copy(), key)
 
     def _reopen(self, *keys: bytes) -> bytes:
-        """Both connections anew, under the first of ``keys`` that opens the file."""
-        *others, last = keys
+        """Both connections anew, under the first of ``keys`` that opens the file. The old ones are closed after, so that
+        none is the last, which would move the whole write-ahead log while readers wait."""
+        key, fresh = self._first_that_opens(*keys)
+        reader = self._connect(key, read_only=True)
         with self._read_lock:
-            self._reader.close()
-            self._connection.close()
-            for key in others:
-                try:
-                    self._connection, self._reader = self._connect(key), self._connect(key, read_only=True)
-                except sqlcipher.DatabaseError:
-                    continue
-                return key
-            self._connection, self._reader = self._connect(last), self._connect(last, read_only=True)
-            return last
+            old = self._reader, self._connection
+            self._reader, self._connection = reader, fresh
+        for connection in old:
+            connection.close()
+        return key
+
+    def _first_that_opens(self, *keys: bytes) -> tuple[bytes, sqlcipher.Connection]:
+        *others, last = keys
+        for key in others:
+            try:
+                return key, self._connect(key)
+            except sqlcipher.DatabaseError:
+                continue
+        return last, self._connect(last)
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy under the same key: mode 0600, whole or not at all, durable on return.

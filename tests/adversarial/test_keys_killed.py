@@ -1,5 +1,5 @@
-"""The process is killed with SIGKILL while it ingests, shreds and rotates. What was acknowledged is there, what was
-shredded stays gone, and every key that is there opens."""
+"""The process is killed with SIGKILL while it ingests, shreds, rotates, seals again or encrypts its files anew. What was
+acknowledged is there, what was shredded stays gone, and every key that is there opens."""
 
 import os
 import signal
@@ -11,7 +11,8 @@ from uuid import UUID
 
 import pytest
 
-from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, Secret, SqlcipherKeyStore
+from secure_embed.errors import IntegrityFailure
+from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, SealedDatabase, Secret, SqlcipherKeyStore
 from secure_embed.types import Field, Position
 
 uuid, space = UUID(int=5), bytes(32)
@@ -40,6 +41,23 @@ while True:
     print("shredded", first, flush=True)
     keys.rotate(store)
     print("rotated", keys.version, flush=True)
+    at = [key.position for key in wrapped[1:]]
+    fresh, rows = keys.seal_again(at, [{Field.TEXT: b"text"}] * len(at), bytes(32))
+    keys.offer(store, fresh)
+    for position, row in zip(at, rows):
+        print("replaced", position, row[Field.TEXT].hex(), flush=True)  # as the record store would
+    keys.promote(store, at)
+    print("promoted", first, flush=True)
+"""
+
+rekeying = """
+import sys
+from pathlib import Path
+from secure_embed.keys import SealedDatabase
+database = SealedDatabase(Path(sys.argv[1]), bytes.fromhex(sys.argv[2]), migrations=("CREATE TABLE notes (text BLOB)",))
+print("open", flush=True)
+database.rekey(bytes.fromhex(sys.argv[3]))
+print("rekeyed", flush=True)
 """
 
 
@@ -53,41 +71,91 @@ def run_and_kill(folder: Path, after_s: float) -> list[list[str]]:
     return [line.split() for line in said.splitlines(keepends=True) if line.endswith("\n")]  # the last may be cut
 
 
-def test_nothing_acknowledged_is_lost_and_nothing_shredded_returns(tmp_path: Path) -> None:
-    keyring = Keyring.create(tmp_path / "keyring.json", PassphraseProvider(bytearray(32), "known", (65_536, 3, 4)))
-    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
-    CollectionKeys.create(keyring, store, uuid).close()
-    store.close()
-    sealed: dict[Position, bytes] = {}
-    shredded: set[Position] = set()
-    version = 1
-    for after_s in (0.0, 0.013, 0.05, 0.111, 0.2):
-        for said in run_and_kill(tmp_path, after_s):
-            match said:
-                case ["put", position, value]:
-                    sealed[Position(int(position))] = bytes.fromhex(value)
-                case ["shredded", position]:
-                    shredded.add(Position(int(position)))
-                case ["rotated", number]:
-                    version = max(version, int(number))
-        store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
-        keys = CollectionKeys.unlock(keyring, store, uuid)
-        for position, value in sealed.items():
+class Seen:
+    """What the workers acknowledged, over all their lives."""
+
+    def __init__(self) -> None:
+        self.sealed: dict[Position, bytes] = {}
+        self.shredded: set[Position] = set()
+        self.version, self.promotions = 1, 0
+
+    def take(self, said: list[str]) -> None:
+        match said:
+            case ["put" | "replaced", position, value]:
+                self.sealed[Position(int(position))] = bytes.fromhex(value)
+            case ["shredded", position]:
+                self.shredded.add(Position(int(position)))
+            case ["promoted", _]:
+                self.promotions += 1
+            case ["rotated", number]:
+                self.version = max(self.version, int(number))
+
+    def check(self, keys: CollectionKeys) -> None:
+        for position, value in self.sealed.items():
             opened = keys.open(position, Field.TEXT, value, space)
-            if position in shredded:
+            if position in self.shredded:
                 assert opened is None
             elif position % 20:  # the first of each batch may have been shredded without a word
                 assert opened == b"text"
             else:
                 assert opened in {b"text", None}
-        assert keys.version in {version, version + 1}
-        version = keys.version
-        assert store.next_position(uuid) > max(sealed)
+        assert keys.version in {self.version, self.version + 1}
+        self.version = keys.version
+
+
+def test_nothing_acknowledged_is_lost_and_nothing_shredded_returns(tmp_path: Path) -> None:
+    keyring = Keyring.create(tmp_path / "keyring.json", PassphraseProvider(bytearray(32), "known", (65_536, 3, 4)))
+    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
+    CollectionKeys.create(keyring, store, uuid).close()
+    store.close()
+    seen = Seen()
+    for after_s in (0.0, 0.013, 0.05, 0.111, 0.2):
+        for said in run_and_kill(tmp_path, after_s):
+            seen.take(said)
+        store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
+        keys = CollectionKeys.unlock(keyring, store, uuid)
+        keys.settle(store, Field.TEXT, seen.sealed, space)
+        assert store.offered(uuid) == []
+        seen.check(keys)
+        assert store.next_position(uuid) > max(seen.sealed)
         assert store.next_position(uuid) % 20 == 0  # batches are whole
         store.close()
-    assert len(sealed) > 100
-    assert shredded
-    assert version > 2
+    assert len(seen.sealed) > 100
+    assert seen.shredded
+    assert seen.version > 2
+    assert seen.promotions > 2
+
+
+def test_a_kill_while_a_file_is_encrypted_anew_leaves_it_whole_under_one_of_the_keys(tmp_path: Path) -> None:
+    """The keyring and its successor hold both keys; opening says which one counts."""
+    path, schema = tmp_path / "notes.db", ("CREATE TABLE notes (text BLOB)",)
+    old, new = bytes(range(32)), bytes(range(32, 64))
+    database = SealedDatabase(path, old, migrations=schema)
+    with database.transaction() as run:
+        run.executemany("INSERT INTO notes VALUES (?)", [(os.urandom(3_000),) for _ in range(6_000)])
+    notes = database.rows("SELECT text FROM notes ORDER BY rowid")
+    database.close()
+    outcomes = set()
+    for after_s in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 1.0):
+        arguments = [sys.executable, "-c", rekeying, path, old.hex(), new.hex()]
+        with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "open\n"
+            time.sleep(after_s)
+            process.kill()
+            acknowledged = process.stdout.read() == "rekeyed\n"
+        try:
+            database, counts = SealedDatabase(path, new, migrations=schema), "new"
+        except IntegrityFailure:
+            database, counts = SealedDatabase(path, old, migrations=schema), "old"
+        assert database.rows("SELECT text FROM notes ORDER BY rowid") == notes
+        database.check()
+        database.close()
+        assert counts == "new" or not acknowledged
+        outcomes.add(counts)
+        if counts == "new":
+            old, new = new, bytes(reversed(old))
+    assert outcomes == {"old", "new"}
 
 
 @pytest.mark.parametrize("name", ["root.json", "keyring.json"])
