@@ -15,10 +15,24 @@ from sqlcipher3.dbapi2 import Connection
 from secure_embed.errors import Conflict
 from secure_embed.keys import SealedDatabase
 from secure_embed.store._schema import position_limit, row_tables
+from secure_embed.store._segments import Segment
 from secure_embed.store.protocol import SealedRow
 from secure_embed.types import Field, Position
 
-__all__ = ["Columns", "Row", "ensure_new", "insert", "matching", "numbers", "overwrite", "replace", "there"]
+__all__ = [
+    "Columns",
+    "Row",
+    "change",
+    "counters",
+    "ensure_new",
+    "insert",
+    "matching",
+    "numbers",
+    "overwrite",
+    "put_segments",
+    "replace",
+    "there",
+]
 
 Row = tuple[Any, ...]  # what SQLite gives; each use names the columns it asked for
 
@@ -113,3 +127,20 @@ def replace(run: Connection, number: int, rows: Sequence[SealedRow]) -> None:
         same = same and changed.rowcount == len(rows)
     if not same:
         raise Conflict("the rows to be replaced are not those that are there", code="rows_changed")
+
+
+def counters(run: Connection, number: int) -> tuple[int, int]:
+    """Data version and next position."""
+    data, following = run.execute(
+        "SELECT data_version, next_position FROM collection WHERE number = ?", (number,)
+    ).fetchone()
+    return int(data), int(following)
+
+
+def change(run: Connection, number: int, sequence: int, kind: int, first: int, count: int) -> None:
+    run.execute("INSERT INTO change VALUES (?, ?, ?, ?, ?)", (number, sequence, kind, first, count))
+
+
+def put_segments(run: Connection, number: int, changed: Iterable[Segment]) -> None:
+    values = [(number, segment.first, segment.generation, segment.slots) for segment in changed]
+    run.executemany("INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?)", values)

@@ -169,7 +169,7 @@ class SqlcipherRecordStore:
         committing = False
         try:
             with self.database.transaction() as run:
-                data, following = _counters(run, number)
+                data, following = _rows.counters(run, number)
                 if first < following:
                     raise Conflict("a position was used before", code="position_used")
                 _rows.ensure_new(run, number, tags, index.candidates(tags))
@@ -178,7 +178,7 @@ class SqlcipherRecordStore:
                 slots = self._beside.submit(segments.write, first, [row.fields[Field.VECTOR] for row in rows])
                 appended = Appended(first=first, count=count, data_version=data + 1, replayed=False)
                 _rows.insert(run, number, rows)
-                _change(run, number, data + 1, ADDED, first, count)
+                _rows.change(run, number, data + 1, ADDED, first, count)
                 entry = self._requests.write(run, number, request, appended, int(self._clock())) if request else None
                 run.execute(
                     """UPDATE collection SET data_version = ?, next_position = ?, record_count = record_count + ?,
@@ -187,7 +187,7 @@ class SqlcipherRecordStore:
                 )
                 _states.put_mark(run, mark)
                 changed = slots.result()
-                _put_segments(run, number, changed)
+                _rows.put_segments(run, number, changed)
                 committing = True
         except BaseException:
             if slots is not None and not committing:  # a commit that failed may still be found after a crash
@@ -221,7 +221,7 @@ class SqlcipherRecordStore:
 
     def _erase(self, run: Connection, number: int, at: Iterable[int]) -> tuple[int, list[int]]:
         """The epoch after it, and which of the positions held a record."""
-        data, _ = _counters(run, number)
+        data, _ = _rows.counters(run, number)
         found = _rows.there(run, number, at)
         ((epoch,),) = run.execute("SELECT erasure_epoch FROM collection WHERE number = ?", (number,)).fetchall()
         if not found:
@@ -230,7 +230,7 @@ class SqlcipherRecordStore:
         self._requests.forget_bodies(run, number, found)
         run.executemany("INSERT INTO scrub VALUES (?, ?)", [(number, position) for position in found])
         for sequence, position in enumerate(found, start=data + 1):
-            _change(run, number, sequence, ERASED, position, 1)
+            _rows.change(run, number, sequence, ERASED, position, 1)
         run.execute(
             """UPDATE collection SET data_version = data_version + :n, record_count = record_count - :n,
             erasure_epoch = erasure_epoch + 1 WHERE number = :c""",
@@ -258,12 +258,12 @@ class SqlcipherRecordStore:
                 held.segments.rewrite(old, new, at, [row.fields[Field.VECTOR] for row in rows])
                 with self.database.transaction() as run:
                     _rows.replace(run, held.number, rows)
-                    data, _ = _counters(run, held.number)
-                    _change(run, held.number, data + 1, RESEALED, at[0], at[-1] - at[0] + 1)
+                    data, _ = _rows.counters(run, held.number)
+                    _rows.change(run, held.number, data + 1, RESEALED, at[0], at[-1] - at[0] + 1)
                     run.execute(
                         "UPDATE collection SET data_version = data_version + 1 WHERE number = ?", (held.number,)
                     )
-                    _put_segments(run, held.number, [new])
+                    _rows.put_segments(run, held.number, [new])
                     _states.put_mark(run, mark)
                     held.flips += 1
                 held.segments.learn([new])
@@ -381,20 +381,3 @@ class SqlcipherRecordStore:
             self._beside.shutdown()
             self._files.close()
             self.database.close()
-
-
-def _counters(run: Connection, number: int) -> tuple[int, int]:
-    """Data version and next position."""
-    data, following = run.execute(
-        "SELECT data_version, next_position FROM collection WHERE number = ?", (number,)
-    ).fetchone()
-    return int(data), int(following)
-
-
-def _change(run: Connection, number: int, sequence: int, kind: int, first: int, count: int) -> None:
-    run.execute("INSERT INTO change VALUES (?, ?, ?, ?, ?)", (number, sequence, kind, first, count))
-
-
-def _put_segments(run: Connection, number: int, changed: Iterable[Segment]) -> None:
-    values = [(number, segment.first, segment.generation, segment.slots) for segment in changed]
-    run.executemany("INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?)", values)
