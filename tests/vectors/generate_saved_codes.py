@@ -43,12 +43,13 @@ def main() -> None:
     standings = [
         Standing(last=None, codebook=1),
         Standing(last=Change(sequence=7, kind="added", first=Position(40), count=3), codebook=2),
+        Standing(last=Change(sequence=8, kind="resealed", first=Position(0), count=43), codebook=2),
         Standing(last=Change(sequence=2**40, kind="erased", first=Position(2**33), count=1), codebook=2**32 - 1),
     ]
     wrong = {
         "short": standings[1].to_bytes()[:-1],
         "long": standings[1].to_bytes() + b"\0",
-        "of no known kind": standings[1].to_bytes()[:12] + b"\3" + standings[1].to_bytes()[13:],
+        "of no known kind": standings[1].to_bytes()[:12] + b"\x09" + standings[1].to_bytes()[13:],
         "no change, but a position": standings[0].to_bytes()[:-9] + b"\1" + standings[0].to_bytes()[-8:],
     }
     found = {
