@@ -7,9 +7,8 @@ Sources: RFC 3394 (AES key wrap), NIST SP 800-38D (GCM).
 """
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from threading import Lock
 from uuid import UUID
 
@@ -21,7 +20,7 @@ from secure_embed.errors import Conflict, SealedValueUnreadable, SecureEmbedErro
 from secure_embed.keys.keyring import Keyring
 from secure_embed.keys.locked import Held
 from secure_embed.keys.protocol import KeyStore, WrappedCollection, WrappedKey
-from secure_embed.keys.record_keys import RecordKeys
+from secure_embed.keys.record_keys import RecordKeys, load_table
 from secure_embed.keys.rewrapping import Rewrapping
 from secure_embed.keys.sealing import IndexValue, Place, key_bytes, open_bound, seal_bound
 from secure_embed.keys.tags import TagKind, tag
@@ -32,7 +31,6 @@ from secure_embed.types import Field, Position, Positions
 __all__ = ["CollectionKeys"]
 
 first_version = 1
-load_batch_keys = 10_000
 
 
 class CollectionKeys:
@@ -83,11 +81,7 @@ class CollectionKeys:
         index_key = unwrap_key(key, stored.index_key, where="index key")
         lookup_key = unwrap_key(key, stored.lookup_key, where="lookup key")
         codes_key = None if stored.codes_key is None else unwrap_key(key, stored.codes_key, where="codes key")
-        table = WrappedTable(key_store.next_position(uuid))
-        for batch in _batches(key_store.wrapped(uuid)):
-            if any(record_key.version != stored.version for record_key in batch):
-                raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
-            table = table.holding([each.position for each in batch], [each.wrapped for each in batch])
+        table = load_table(key_store, uuid, version=stored.version)
         offered = {each.position: each.wrapped for each in key_store.offered(uuid)}
         hold = keyring.memory.hold
         return cls(
@@ -378,11 +372,6 @@ class CollectionKeys:
         held, self._codes_key = self._codes_key, None
         if held is not None:
             held.wipe()
-
-
-def _batches(keys: Iterator[WrappedKey]) -> Iterator[list[WrappedKey]]:
-    while batch := list(islice(keys, load_batch_keys)):
-        yield batch
 
 
 def _collection_key(keyring: Keyring, key_store: KeyStore, uuid: UUID) -> tuple[WrappedCollection, bytes]:

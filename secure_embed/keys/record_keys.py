@@ -5,6 +5,8 @@ Record keys lie wrapped in memory and are unwrapped one at a time, for one value
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
+from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
@@ -12,9 +14,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-from secure_embed.errors import SealedValueUnreadable
+from secure_embed.errors import Conflict, SealedValueUnreadable
 from secure_embed.keys.locked import Held
-from secure_embed.keys.protocol import WrappedKey
+from secure_embed.keys.protocol import KeyStore, WrappedKey
 from secure_embed.keys.sealing import (
     HEADER,
     Place,
@@ -28,7 +30,9 @@ from secure_embed.keys.wrapped_table import WrappedTable
 from secure_embed.keys.wrapping import unwrap_key, wrapped_bytes
 from secure_embed.types import Field, Position, Positions
 
-__all__ = ["RecordKeys"]
+__all__ = ["RecordKeys", "load_table"]
+
+load_batch_keys = 10_000
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -128,6 +132,17 @@ class RecordKeys:
     def _open_offered(self, key: bytes, position: Position, sealed: bytes, additional: bytes, what: Field) -> bytes:
         record_key = unwrap_key(key, self.offered[position], where=what)
         return open_bound(record_key, sealed, additional, where=what)
+
+
+def load_table(key_store: KeyStore, uuid: UUID, *, version: int) -> WrappedTable:
+    """Every record key of a collection. Raises ``Conflict`` (``key_version_stale``) when one is not of ``version``."""
+    table = WrappedTable(key_store.next_position(uuid))
+    keys = key_store.wrapped(uuid)
+    while batch := list(islice(keys, load_batch_keys)):
+        if any(key.version != version for key in batch):
+            raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
+        table = table.holding([key.position for key in batch], [key.wrapped for key in batch])
+    return table
 
 
 def _open_into(key: bytes, wrapped: bytes, sealed: bytes, additional: bytes, target: memoryview) -> None:
