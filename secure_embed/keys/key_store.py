@@ -49,6 +49,11 @@ class SqlcipherKeyStore:
     def __init__(self, path: Path, key: bytes, memory: LockedMemory | None = None) -> None:
         """``key``: 32 bytes. Raises what :class:`SealedDatabase` raises."""
         self.database = SealedDatabase(path, key, migrations=migrations, memory=memory)
+        try:
+            self.database.empty_write_ahead_log()  # an erasure or a rotation cut short by a crash has left keys there
+        except BaseException:
+            self.database.close()
+            raise
 
     # --- collections -----------------------------------------------------------------------------------------------
 

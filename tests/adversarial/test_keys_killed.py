@@ -158,6 +158,25 @@ def test_a_kill_while_a_file_is_encrypted_anew_leaves_it_whole_under_one_of_the_
     assert outcomes == {"old", "new"}
 
 
+@pytest.mark.parametrize("change", ["store.shred(uuid, [Position(0)], ticket=ticket)", "keys.rotate(store)"])
+def test_a_change_killed_before_its_log_is_emptied_is_finished_by_the_next_start(tmp_path: Path, change: str) -> None:
+    keyring = Keyring.create(tmp_path / "keyring.json", PassphraseProvider(bytearray(32), "known", (65_536, 3, 4)))
+    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
+    keys = CollectionKeys.create(keyring, store, uuid)
+    wrapped, _ = keys.seal_records(Position(0), [None], [{Field.TEXT: b"text"}], space)
+    store.put(uuid, wrapped)
+    store.close()
+    stops = "import os, signal\nstore.database.empty_write_ahead_log = lambda: os.kill(os.getpid(), signal.SIGKILL)\n"
+    script = worker.partition("while True")[0] + stops + change
+    assert subprocess.run([sys.executable, "-c", script, tmp_path], check=False).returncode == -signal.SIGKILL
+    log = tmp_path / "keys.db-wal"
+    assert log.stat().st_size > 0
+    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
+    assert log.stat().st_size == 0
+    assert wrapped[0] not in list(store.wrapped(uuid))
+    store.close()
+
+
 @pytest.mark.parametrize("name", ["root.json", "keyring.json"])
 def test_a_key_file_cut_short_by_a_crash_is_not_there_at_all(name: str, tmp_path: Path) -> None:
     """What a crash leaves is the temporary file; it does not stand in the way of a second attempt."""
