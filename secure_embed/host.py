@@ -149,22 +149,23 @@ def check_files(root: Path, *, secret: Collection[Path] = (), trusted: Collectio
 
 def faults_of_files(root: Path, *, secret: Collection[Path] = (), trusted: Collection[Path] = ()) -> Iterator[str]:
     """What :func:`check_files` refuses, one sentence a path, relative to ``root`` where it lies below."""
-    named = {*secret, *trusted}
+    named = {os.fspath(path) for path in (*secret, *trusted)}
+    resolved, top = root.resolve(), os.fspath(root)
     names: Counter[tuple[int, int]] = Counter()  # names below root of each file that has several
-    several: dict[tuple[int, int], tuple[Path, int]] = {}
-    for path, status in _walk(root):
-        shown = path.relative_to(root)
-        if stat.S_ISLNK(status.st_mode):
-            if path not in named and not path.resolve().is_relative_to(root.resolve()):
+    several: dict[tuple[int, int], tuple[str, int]] = {}
+    for path, status in _walk(top):
+        kind = stat.S_IFMT(status.st_mode)
+        shown = path[len(top) + 1 :] or "."
+        if kind == stat.S_IFLNK:
+            if path not in named and not Path(path).resolve().is_relative_to(resolved):
                 yield f"{shown} is a link that leads out of the deployment"
-            continue
-        if not stat.S_ISDIR(status.st_mode) and not stat.S_ISREG(status.st_mode):
+        elif kind not in {stat.S_IFDIR, stat.S_IFREG}:
             yield f"{shown} is neither a file nor a folder"
         elif status.st_uid != os.geteuid():
             yield f"{shown} belongs to another user"
         elif status.st_mode & others:
             yield f"others can reach {shown} (folders are 0700, files 0600)"
-        elif stat.S_ISREG(status.st_mode) and status.st_nlink > 1:
+        elif kind == stat.S_IFREG and status.st_nlink > 1:
             inode = (status.st_dev, status.st_ino)
             names[inode] += 1
             several[inode] = shown, status.st_nlink
@@ -196,21 +197,20 @@ def _credential(status: os.stat_result) -> bool:
     return (status.st_uid, status.st_gid) == (0, 0) and not status.st_mode & 0o037
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, os.stat_result]]:
-    """``root`` and all below it; links are not followed."""
-    status = root.lstat()
-    yield root, status
-    if stat.S_ISDIR(status.st_mode):
-        with os.scandir(root) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(root / entry.name)
-            else:
-                try:
-                    yield root / entry.name, entry.stat(follow_symlinks=False)
-                except FileNotFoundError:  # a database's side file, gone since
-                    continue
+def _walk(folder: str) -> Iterator[tuple[str, os.stat_result]]:
+    """``folder`` and all below it; links are not followed. Strings, since an old log has 100,000 files and more."""
+    status = os.lstat(folder)
+    yield folder, status
+    if not stat.S_ISDIR(status.st_mode):
+        return
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    for entry in found:
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk(entry.path)
+        else:
+            with suppress(FileNotFoundError):  # a database's side file, gone since
+                yield entry.path, entry.stat(follow_symlinks=False)
 
 
 # --- argv and environment ------------------------------------------------------------------------------------------
