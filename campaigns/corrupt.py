@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 
 from campaigns.auditing import keys_of
@@ -90,26 +91,24 @@ class Bench:
         return Told(case.number, outcome, tuple(set(touched.details) - self.details))
 
 
-def _cases(bench: Bench, wanted: int, chance: random.Random) -> list[Case]:
-    """Every damage of every place once, in random order, and from the start again until there are enough."""
+def _cases(bench: Bench, chance: random.Random) -> Iterator[Case]:
+    """Every damage of every place once, in random order, and from the start again without end."""
     every = [(state, damage) for state in STATES for damage in bench.damages(state)]
-    chosen: list[tuple[str, Damage]] = []
-    while len(chosen) < wanted:
+    numbers = count()
+    while True:
         chance.shuffle(every)
-        chosen += [(s, d) for s, d in every if not (chosen and d.family == "rollback")]
-    return [Case(number, state, damage) for number, (state, damage) in enumerate(chosen[:wanted])]
+        for state, damage in every:
+            yield Case(next(numbers), state, damage)
+        every = [(state, damage) for state, damage in every if damage.family != "rollback"]  # the same again
 
 
-_bench: Bench | None = None  # of this process; workers have it from before the fork
+_bench: Bench | None = None  # of this process; workers have both from before the fork
+_cases_of: dict[int, Case] = {}
 
 
 def _run(number: int) -> Told:
     assert _bench is not None
-    return _bench.run(_waiting[number])
-
-
-_waiting: list[Case] = []
-_by_number: dict[int, Case] = {}
+    return _bench.run(_cases_of[number])
 
 
 def main() -> int:
@@ -120,31 +119,33 @@ def main() -> int:
     where = memory if memory.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="campaign-", dir=where) as made:
         _bench = Bench(Path(made), options.seed)
-        _waiting[:] = _cases(_bench, options.cases, random.Random(options.seed))
-        _by_number.update({case.number: case for case in _waiting})
-        if options.only is not None:
-            _waiting[:] = [case for case in _waiting if case.number in options.only]
-        print(
-            f"  {len({(c.state, c.damage.what, c.damage.place) for c in _waiting})} kinds of damage and place",
-            flush=True,
-        )
-        with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("fork")) as pool:
-            told: list[Told] = []
-            for done in as_completed([pool.submit(_run, number) for number in range(len(_waiting))]):
-                one = done.result()
-                told.append(one)
-                if options.verbose or (
-                    one.outcome is not None and one.outcome.kind in DEFECTS and len(told) < shown_max
-                ):
-                    print(f"  {_line(one)}", flush=True)
-                if len(told) % 250 == 0:
-                    print(f"  {len(told)} cases, {time.monotonic() - began:.0f} s", flush=True)
+        cases = _cases(_bench, random.Random(options.seed))
+        told: list[Told] = []
+        while (missing := options.cases - sum(one.outcome is not None for one in told)) > 0:
+            wave = list(islice(cases, missing))
+            if options.only is not None:
+                wave = [case for case in wave if case.number in options.only]
+            _cases_of.update({case.number: case for case in wave})
+            told += _wave([case.number for case in wave], options)
+            print(f"  {len(told)} damages tried, {time.monotonic() - began:.0f} s", flush=True)
+            if options.only is not None:
+                break
     return _end(options, told, time.monotonic() - began)
+
+
+def _wave(numbers: list[int], options: argparse.Namespace) -> Iterator[Told]:
+    """A pool of its own for each: what is forked has the cases of this one."""
+    with ProcessPoolExecutor(options.jobs, mp_context=multiprocessing.get_context("fork")) as pool:
+        for done in as_completed([pool.submit(_run, number) for number in numbers]):
+            one = done.result()
+            if options.verbose or (one.outcome is not None and one.outcome.kind in DEFECTS):
+                print(f"  {_line(one)}", flush=True)
+            yield one
 
 
 def _line(one: Told) -> str:
     outcome = one.outcome or Outcome(Kind.HARMLESS, "nothing to damage")
-    case = _by_number[one.number]
+    case = _cases_of[one.number]
     return f"{case.number} {case.state}: {case.damage.what}, {case.damage.place}: {outcome.kind}: {outcome.what}"
 
 
@@ -155,7 +156,7 @@ def _end(options: argparse.Namespace, told: list[Told], seconds: float) -> int:
     by_family: dict[str, Counter[str]] = {}
     codes: Counter[str] = Counter()
     for one, outcome in done:
-        by_family.setdefault(_by_number[one.number].damage.family, Counter())[str(outcome.kind)] += 1
+        by_family.setdefault(_cases_of[one.number].damage.family, Counter())[str(outcome.kind)] += 1
         if outcome.kind in {Kind.AT_START, Kind.AT_TOUCH}:
             codes[outcome.what] += 1
     defects = [_line(one) for one, outcome in done if outcome.kind in DEFECTS]
@@ -176,6 +177,7 @@ def _end(options: argparse.Namespace, told: list[Told], seconds: float) -> int:
             "defects": len(defects),
             "defects_first": defects[:shown_max],
             "not_yet_noticed": not_yet[:shown_max],
+            "took_effect": [_line(one) for one, outcome in done if outcome.kind is Kind.TOOK_EFFECT][:shown_max],
         },
     )
     print(json.dumps({family: dict(counted) for family, counted in by_family.items()}, indent=1))

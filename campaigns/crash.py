@@ -21,22 +21,33 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from campaigns.checks import check_log, check_service
+from campaigns.checks import check_backup, check_log, check_service
 from campaigns.driver import Driver
 from campaigns.history import Defect
-from campaigns.operations import OPERATIONS, CreateCollection, Operation, World
+from campaigns.load import OPERATIONS
+from campaigns.operations import CreateCollection
+from campaigns.operations_custody import ListKeys
 from campaigns.results import write
 from campaigns.service import Service, Zygote
 from campaigns.small_disk import Disk, NoDisk, small_disk
 from campaigns.stage import found
+from campaigns.world import Operation, World
 from secure_embed.cli.demo.service import free_port
 
 clients = 6
+sweep_s = 1  # records past their end go this often
+rotates_s_max = 30.0
 cut_share = 0.7  # of the lives on a disk of their own: power cut in place of SIGKILL alone
 disk_mebibytes = 256
 # What SQLCipher itself says of a page that it cannot read any more when the power is gone.
 _FAILED_READ = re.compile("ERROR CORE sql(cipher|ite3Codec)")
-REFUSALS = ("storage_full", "storage_read_only", "storage_unavailable", "audit_unavailable")  # of a disk that is going
+REFUSALS = (
+    "storage_full",
+    "storage_read_only",
+    "storage_unavailable",
+    "audit_unavailable",
+    "database_unreadable",
+)  # of a disk that is going
 load_s_max = 0.6
 shown_max = 20
 moments = {"start": 0.2, "check": 0.1, "load": 0.35, "operation": 0.35}  # when the kill falls, and how often
@@ -101,12 +112,15 @@ class House:
         """``disk``: of its own, whose power is cut in some lives."""
         self.root = folder / "deployment"
         port = free_port()
-        found(self.root, port)
+        backups_to = folder / "backups"
+        (backups_to / "keys").mkdir(parents=True, mode=0o700)
+        found(self.root, port, backups_to=backups_to, sweep_s=sweep_s)
         if disk is not None:
             os.sync()
         self._disk = disk
         self._zygote = zygote
         self.world = World(name)
+        self.world.backups_to = backups_to
         self.driver = Driver(self.root, port, clients=clients, tolerated=() if disk is None else REFUSALS)
         self.start_s: list[float] = []
         self.check_s: list[float] = [0.3]
@@ -135,7 +149,7 @@ class House:
             self._disk.mend(check=False)
         elif status != -signal.SIGKILL:
             self.driver.defects.append(Defect("died", f"the service ended by itself, with {status}"))
-        self.driver.defects += check_log(self.root, self.driver, self.world)
+        self.driver.defects += check_log(self.root, self.driver, self.world, cut=cut)
         return ("power cut, " if cut else "") + (kill.hit or kill.moment)
 
     def _end(self, service: Service, cut: bool) -> None:
@@ -171,10 +185,25 @@ class House:
             self.driver.defects.append(Defect("died", f"the last start ended with {service.wait()}"))
             return
         check_service(self.driver, self.world, random.Random(0), self._since, everything=True)
+        self._let_rotate()
         if service.stop() != 0:
             self.driver.defects.append(Defect("died", "the service did not end well when asked"))
         self.driver.defects += check_log(self.root, self.driver, self.world)
         self.driver.defects += self._spoken()
+        if self.world.backups:
+            self.driver.defects += check_backup(self.world, self.root, self.world.backups[-1])
+
+    def _let_rotate(self) -> None:
+        """What was cut off goes on, and comes to an end."""
+        ends = time.monotonic() + rotates_s_max
+        while True:
+            listing = ListKeys(self.world)
+            if not self.driver.all([listing]) or listing.running == 0:
+                return
+            if time.monotonic() > ends:
+                self.driver.defects.append(Defect("rotation", f"{listing.running} do not come to an end"))
+                return
+            time.sleep(0.1)
 
     def _spoken(self) -> list[Defect]:
         """What the service wrote to its standard error: no text, no id, and nothing that nobody expected."""

@@ -152,8 +152,9 @@ def file_damages(root: Path, older: list[Path]) -> Iterator[Damage]:
             yield Damage(family, "swap with a file beside", f"{path}, {other}", _swap_files(path, other))
         for then in older:
             if (then / path).is_file():
-                yield Damage(family, "older file", path, _put_back(path, then))
-                if path.endswith(".db"):
+                database = path.endswith(".db")
+                yield Damage("rollback" if database else family, "older file", path, _put_back(path, then))
+                if database:
                     yield Damage(family, "older page", path, _put_back_page(path, then))
 
 

@@ -13,8 +13,9 @@ from contextlib import closing
 from pathlib import Path
 
 from campaigns.history import Defect
-from campaigns.operations import Answer, Ask, Operation, World, proposed
+from campaigns.load import proposed
 from campaigns.stage import headers
+from campaigns.world import Answer, Ask, Operation, World
 
 __all__ = ["Driver"]
 

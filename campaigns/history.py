@@ -1,6 +1,6 @@
 """What was sent and answered, and what may therefore be seen. Pure: no file, no socket, no clock but its own count.
 
-A thing is a record, or a collection (its ``Key`` has an empty first part). An :class:`Attempt` adds or erases things, all of
+A thing is a record, a collection or a legal hold (``Key``). An :class:`Attempt` adds or erases things, all of
 them or none; it is ``done`` once acknowledged, ``refused`` once refused, and ``lost`` when its answer never came. Ticks order
 what the clients saw: an attempt is sent at one tick and answered at a later one, an observation spans two. From these follows
 what an observation may say (after Herlihy and Wing 1990, linearizability):
@@ -12,15 +12,17 @@ After a restart nothing is on its way any more, so :meth:`History.settle` holds 
 then on which it was.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from heapq import heappop, heappush
 from itertools import count
 from threading import RLock
 from typing import Literal
 
-__all__ = ["Attempt", "Defect", "History", "Key", "Thing"]
+__all__ = ["Attempt", "Defect", "History", "Key", "Thing", "is_record"]
 
-Key = tuple[str, str]  # collection, id; ("", name) is a collection
+Key = tuple[str, str]  # collection, id; ("", name) is a collection, ("hold", name) a legal hold
+clock_s = 1.0  # by how much a record's end may be taken for earlier or later than it was said
 State = Literal["open", "done", "refused", "lost"]
 
 
@@ -30,6 +32,10 @@ class Defect:
 
     kind: str
     what: str
+
+
+def is_record(key: Key) -> bool:
+    return key[0] not in {"", "hold"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ class _Line:
 
     def others(self, than: Attempt) -> bool:
         """Whether another erasure may have taken it too."""
-        return any(e is not than and e.state in {"done", "lost"} for e in (*self.erasures, *self.brushed))
+        return any(e is not than and e.state != "refused" for e in (*self.erasures, *self.brushed))
 
 
 def _before(attempt: Attempt, tick: int) -> bool:
@@ -83,17 +89,34 @@ def _before(attempt: Attempt, tick: int) -> bool:
 class History:
     """Of one deployment. Thread safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = lambda: 0.0) -> None:
+        """``now``: unix time, for records that have an end."""
+        self._now = now
+        self._ends: list[tuple[float, int, list[Key], Attempt | None]] = []
         self._lines: dict[Key, _Line] = {}
         self._by_subject: dict[str, list[Key]] = {}
-        self._open_erasures: list[tuple[Attempt, str, Collection[str] | None]] = []
+        self._open_erasures: list[tuple[Attempt, str | None, Collection[str] | None]] = []
         self._lost: list[Attempt] = []
         self._ticks = count(1)
         self._lock = RLock()
 
     def tick(self) -> int:
         with self._lock:
+            self._let_end()
             return next(self._ticks)
+
+    def _let_end(self) -> None:
+        """Records whose end may have come may be gone, and those whose end has come are."""
+        while self._ends and self._ends[0][0] <= self._now():
+            when, _, keys, ending = heappop(self._ends)
+            if ending is not None:
+                ending.state, ending.answered = "done", next(self._ticks)
+                continue
+            ending = Attempt("erase", tuple(keys), next(self._ticks))
+            for key in keys:
+                self._lines[key].erasures.append(ending)
+                self._lines[key].torn += 1  # an erasure may still count it
+            heappush(self._ends, (when + 2 * clock_s, next(self._ticks), keys, ending))
 
     # --- what is sent and answered ---------------------------------------------------------------------------------
 
@@ -111,7 +134,7 @@ class History:
                 line.brushed += [
                     erasure
                     for erasure, subject, within in self._open_erasures
-                    if subject == thing.subject and (within is None or thing.key[0] in within)
+                    if subject in {None, thing.subject} and (within is None or thing.key[0] in within)
                 ]
             return attempt
 
@@ -133,6 +156,22 @@ class History:
             attempt.torn = sum(self._lines[key].torn for key in theirs)
             self._open_erasures.append((attempt, subject, within))
             return attempt
+
+    def erase_collection(self, collection: Key) -> Attempt:
+        """With everything in it."""
+        with self._lock:
+            inside = [key for key in self._lines if key[0] == collection[1]]
+            settled = [key for key in inside if self._lines[key].add.state == "done"]
+            attempt = self.erase([collection, *settled])
+            for key in set(inside) - set(settled):
+                self._lines[key].brushed.append(attempt)
+            self._open_erasures.append((attempt, None, [collection[1]]))
+            return attempt
+
+    def ends(self, keys: Sequence[Key], unix: float) -> None:
+        """The service itself erases them then."""
+        with self._lock:
+            heappush(self._ends, (unix - clock_s, next(self._ticks), list(keys), None))
 
     def acknowledged(self, attempt: Attempt) -> None:
         self._end(attempt, "done")
@@ -186,6 +225,17 @@ class History:
                 return []
             return [Defect("miscounted", f"an erasure took {records} records, {sure} to {most} were there")]
 
+    def held(self, subject: str | None, start: int, end: int) -> tuple[bool, bool]:
+        """Whether a hold on the subject (None: on anyone) may be in force between two ticks, and whether one has to be."""
+        with self._lock:
+            holds = [
+                line
+                for key, line in self._lines.items()
+                if key[0] == "hold" and (subject is None or line.thing.subject == f"held {subject}")
+            ]
+            may = any(line.may_be_present(start, end) for line in holds)
+            return may, any(not line.may_be_absent(start, end) for line in holds)
+
     # --- after a restart -------------------------------------------------------------------------------------------
 
     def unsettled(self) -> list[Key]:
@@ -226,7 +276,7 @@ class History:
         line.brushed = []
         if is_there:
             line.add.state, line.add.answered = "done", now
-            line.erasures = [e for e in line.erasures if e.state == "done"]
+            line.erasures = [e for e in line.erasures if e.state in {"done", "open"}]
         elif line.add.state == "refused":
             line.torn += 1
         elif line.add.state == "done":

@@ -9,8 +9,8 @@ from typing import Any, Self
 from urllib.parse import unquote
 
 from campaigns.encoder import WordEncoder
-from campaigns.operations import Answer, Ask
 from campaigns.stage import headers
+from campaigns.world import Answer, Ask
 from secure_embed.api import create_app
 from secure_embed.api.server import configure_logging, tls_context
 from secure_embed.deployment import Deployment

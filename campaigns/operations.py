@@ -1,122 +1,17 @@
-"""What the load sends. One operation is one class: what it asks, what an answer to it has to say, and what it changes.
-
-To add one: a class with ``propose`` (a random one, or None where there is nothing to do it to), ``ask``, ``begin``, and what
-``answered`` and ``unanswered`` mean; then a line in ``OPERATIONS``. An operation that changes things holds one
-:class:`~campaigns.history.Attempt`: acknowledged it stands, refused it did nothing, unanswered it is whole or absent.
-"""
+"""What the load sends: collections, records and queries. One operation is one class; world.py says how to add one."""
 
 import random
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import count
-from typing import Any, ClassVar, Self
+from typing import Self
 from urllib.parse import quote
 
-from campaigns.history import Attempt, Defect, History, Key, Thing
+from campaigns.history import Attempt, Defect, Thing, is_record
 from campaigns.stage import ATTRIBUTES
+from campaigns.world import Answer, Ask, Operation, World, collection_key, subjects
 
-__all__ = ["OPERATIONS", "Answer", "Ask", "Ingest", "Operation", "World", "collection_key", "proposed"]
+__all__ = ["CreateCollection", "EraseRecord", "EraseSubject", "Fetch", "Ingest", "IngestAgain", "Query"]
 
 collections_max = 6
 batch_max = 12
-subjects = 40
-_WORDS = (
-    "claim",
-    "letter",
-    "ward",
-    "knee",
-    "heart",
-    "bank",
-    "card",
-    "refund",
-    "pain",
-    "fever",
-    "scan",
-    "delay",
-    "loan",
-)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    method: str
-    path: str
-    body: Any = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    nobody: bool = False  # without a token
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    status: int
-    body: Any
-    receipt: tuple[int, str] | None  # index and leaf hash (hex)
-
-    @property
-    def code(self) -> str:
-        return str(self.body.get("code", "")) if isinstance(self.body, dict) else ""
-
-
-def collection_key(name: str) -> Key:
-    return ("", name)
-
-
-class World:
-    """What operations are made from: names that never come twice, and the history of what was sent."""
-
-    def __init__(self, name: str) -> None:
-        """``name``: goes into every id, so that two deployments of a campaign share none."""
-        self.name = name
-        self.history = History()
-        self.collections: list[str] = []  # acknowledged
-        self.unanswered: list[Ingest] = []  # to be sent again after a restart
-        self.notes: list[str] = []  # signed erasure receipts
-        self._numbers = count()
-
-    def number(self) -> int:
-        return next(self._numbers)
-
-    def record(self, chance: random.Random, collection: str) -> Thing:
-        n = self.number()
-        words = " ".join(chance.choices(_WORDS, k=chance.choice([4, 8, 8, 60])))
-        subject = f"s{self.name}-{chance.randrange(subjects)}" if chance.random() < 0.7 else None
-        return Thing((collection, f"r{self.name}-{n}"), f"number{self.name}x{n} {words}", subject)
-
-    def collection(self, chance: random.Random) -> str | None:
-        return chance.choice(self.collections) if self.collections else None
-
-    def record_there(self, chance: random.Random) -> Thing | None:
-        keys = self.history.known()
-        for _ in range(20):
-            key = chance.choice(keys) if keys else ("", "")
-            if key[0] and self.history.is_there(key):
-                return self.history.thing(key)
-        return None
-
-
-class Operation(ABC):
-    kind: ClassVar[str]
-
-    @classmethod
-    @abstractmethod
-    def propose(cls, world: World, chance: random.Random) -> Self | None: ...
-
-    @abstractmethod
-    def ask(self) -> Ask: ...
-
-    @abstractmethod
-    def begin(self) -> None:
-        """About to be sent."""
-
-    @abstractmethod
-    def answered(self, answer: Answer) -> list[Defect]: ...
-
-    def unanswered(self) -> None:  # noqa: B027 - an operation that changes nothing has nothing to do here
-        """The service died first, or it answered 5xx."""
-
-    def _unexpected(self, answer: Answer) -> list[Defect]:
-        return [Defect("answer", f"{self.kind} was answered {answer.status} {answer.code}")]
 
 
 class _Changing(Operation):
@@ -190,7 +85,10 @@ class Ingest(_Changing):
     def answered(self, answer: Answer) -> list[Defect]:
         if answer.status != 201:
             self.world.history.refused(self.attempt)
-            return self._unexpected(answer)
+            gone = answer.code == "collection_not_found"
+            return (
+                self.world.collection_absent(self.collection, self.attempt.sent) if gone else self._unexpected(answer)
+            )
         self.world.history.acknowledged(self.attempt)
         if answer.body["records"] != len(self.things) or answer.body["replayed"]:
             return [
@@ -243,14 +141,14 @@ class IngestAgain(Operation):
 class EraseRecord(_Changing):
     kind = "erase_record"
 
-    def __init__(self, world: World, key: Key) -> None:
+    def __init__(self, world: World, thing: Thing) -> None:
         super().__init__(world)
-        self.key = key
+        self.key, self.subject = thing.key, thing.subject
 
     @classmethod
     def propose(cls, world: World, chance: random.Random) -> Self | None:
         thing = world.record_there(chance)
-        return None if thing is None else cls(world, thing.key)
+        return None if thing is None else cls(world, thing)
 
     def ask(self) -> Ask:
         collection, record = self.key
@@ -266,10 +164,13 @@ class EraseRecord(_Changing):
             return history.absent(self.key, self.attempt.sent, history.tick())
         if answer.status not in {200, 201}:
             history.refused(self.attempt)
-            return self._unexpected(answer)
+            held = answer.code == "legal_hold" and self.subject is not None
+            return self.world.refused_for_hold(self.subject, self.attempt.sent) if held else self._unexpected(answer)
         history.acknowledged(self.attempt)
-        self.world.notes.append(answer.body["note"])
-        return history.erased_count(self.attempt, answer.body["records"], history.tick())
+        if answer.body["note"]:
+            self.world.notes.append(answer.body["note"])
+        found = self.world.erased_despite_hold(self.subject, self.attempt.sent)
+        return found + history.erased_count(self.attempt, answer.body["records"], history.tick())
 
 
 class EraseSubject(_Changing):
@@ -299,11 +200,18 @@ class EraseSubject(_Changing):
         history = self.world.history
         if answer.status != 201:
             history.refused(self.attempt)
+            if answer.code == "legal_hold":
+                return self.world.refused_for_hold(self.subject, self.attempt.sent)
+            if answer.code == "collection_not_found" and self.within is not None:
+                return self.world.collection_absent(self.within[0], self.attempt.sent)
             return self._unexpected(answer)
-        counted = history.erased_count(self.attempt, answer.body["records"], history.tick())
+        found = history.erased_count(self.attempt, answer.body["records"], history.tick())
+        if answer.body["records"]:
+            found += self.world.erased_despite_hold(self.subject, self.attempt.sent)
         history.acknowledged(self.attempt)
-        self.world.notes.append(answer.body["note"])
-        return counted
+        if answer.body["note"]:
+            self.world.notes.append(answer.body["note"])
+        return found
 
 
 class _Seeing(Operation):
@@ -316,7 +224,7 @@ class _Seeing(Operation):
 
     @classmethod
     def propose(cls, world: World, chance: random.Random) -> Self | None:
-        keys = [key for key in (chance.choice(world.history.known() or [("", "")]) for _ in range(5)) if key[0]]
+        keys = [key for key in (chance.choice(world.history.known() or [("", "")]) for _ in range(5)) if is_record(key)]
         return cls(world, world.history.thing(keys[0])) if keys else None
 
     def begin(self) -> None:
@@ -365,22 +273,3 @@ class Query(_Seeing):
             wrong += history.absent(key, self.sent, now) if text is None else history.present(key, text, self.sent, now)
         self.found = self.thing.key in hits
         return wrong if self.found else wrong + history.absent(self.thing.key, self.sent, now)
-
-
-OPERATIONS: tuple[tuple[int, type[Operation]], ...] = (
-    (30, Ingest),
-    (10, EraseRecord),
-    (8, EraseSubject),
-    (15, Query),
-    (15, Fetch),
-    (4, CreateCollection),
-)
-
-
-def proposed(world: World, chance: random.Random) -> Operation:
-    """The next operation of the load."""
-    while True:
-        (chosen,) = chance.choices([kind for _, kind in OPERATIONS], [weight for weight, _ in OPERATIONS])
-        operation = chosen.propose(world, chance)
-        if operation is not None:
-            return operation

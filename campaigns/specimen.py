@@ -13,9 +13,9 @@ from typing import Any
 from urllib.parse import quote
 
 from campaigns.inside import Inside
-from campaigns.operations import Answer, Ask
 from campaigns.stage import ATTRIBUTES, found, headers
-from secure_embed.deployment import open_keys
+from campaigns.world import Answer, Ask
+from secure_embed.core import open_keys
 from secure_embed.keys import Secret
 from secure_embed.settings import Settings
 

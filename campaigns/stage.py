@@ -31,12 +31,19 @@ when { principal has department && principal.department == "campaign" };
 """
 
 
-def found(root: Path, port: int) -> None:
-    """Make the deployment at ``root``; the service answers on ``port``, health on the next one."""
+def found(root: Path, port: int, *, backups_to: Path | None = None, sweep_s: int = 300) -> None:
+    """Make the deployment at ``root``; the service answers on ``port``, health on the next one.
+
+    ``backups_to``: a folder below which backups may be written. ``sweep_s``: how often records past their end go.
+    """
     with patch.object(passphrase, "memory_kib", argon2id_memory_kib):
         create(root, dev=True, model="all-minilm-l6-v2", dtype="float32", port=port)
     settings = root / SETTINGS_FILE
-    settings.write_text(settings.read_text().replace('risk_profile = "standard"', 'risk_profile = "open"'))
+    text = settings.read_text().replace('risk_profile = "standard"', 'risk_profile = "open"')
+    text += f"\n[upkeep]\nsweep_seconds = {sweep_s}\n"
+    if backups_to is not None:
+        text += f"\n[backup]\nfolders = ['{backups_to}']\n"
+    settings.write_text(text)
     policy = root / "policies" / "campaign.cedar"
     policy.write_text(_POLICY)
     policy.chmod(0o600)

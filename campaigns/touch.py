@@ -13,9 +13,9 @@ from typing import Any
 
 from campaigns.auditing import findings
 from campaigns.inside import Inside
-from campaigns.operations import Answer
 from campaigns.outcome import Seen, Touched, seen_of
 from campaigns.specimen import Question, Specimen
+from campaigns.world import Answer
 from secure_embed.errors import SecureEmbedError
 
 __all__ = ["touch"]

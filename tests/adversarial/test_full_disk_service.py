@@ -13,11 +13,12 @@ import pytest
 from campaigns.auditing import findings, keys_of
 from campaigns.checks import check_service
 from campaigns.driver import Driver
-from campaigns.operations import CreateCollection, Fetch, Ingest, Query, World
+from campaigns.operations import CreateCollection, Fetch, Ingest, Query
 from campaigns.service import Service, Zygote
-from campaigns.stage import found
-from secure_embed.cli.demo.service import free_port
 from campaigns.small_disk import NoDisk, small_disk
+from campaigns.stage import found
+from campaigns.world import World
+from secure_embed.cli.demo.service import free_port
 
 pytestmark = pytest.mark.service
 
