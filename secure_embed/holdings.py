@@ -13,6 +13,7 @@ from secure_embed.errors import Conflict, NotFound
 from secure_embed.holding import Holding
 from secure_embed.keys import CatalogueKeys, CatalogueValue, CollectionKeys, Keyring, KeyStore, TagKind
 from secure_embed.pause import Pause
+from secure_embed.resealing import settle
 from secure_embed.store import RecordStore, SealedCollection
 from secure_embed.types import AttributeType, Collection, Space, Ticket
 
@@ -110,9 +111,11 @@ class Holdings:
             return self._open[name]
 
     def _opened(self, collection: Collection) -> Holding:
+        keys = CollectionKeys.unlock(self._keyring, self._key_store, collection.uuid)
+        settle(keys, self._key_store, self._store, collection.space.digest)
         return Holding(
             collection,
-            keys=CollectionKeys.unlock(self._keyring, self._key_store, collection.uuid),
+            keys=keys,
             key_store=self._key_store,
             store=self._store,
             pause=self._pause,

@@ -30,6 +30,7 @@ def reseal(
     mark: Callable[[], bytes | None],
 ) -> int:
     """Seal the records of one segment anew; how many. ``bounds``: first and end, as the store gives them."""
+    settle(keys, key_store, store, space)  # what an earlier attempt left on offer
     at = _present(store, keys.uuid, bounds)
     sealed: list[SealedRow] = []
     wrapped = []

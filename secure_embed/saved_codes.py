@@ -17,7 +17,7 @@ from typing import Literal, Self
 from uuid import UUID
 
 from secure_embed.errors import Conflict, IntegrityFailure, SecureEmbedError, Unavailable
-from secure_embed.index import chunk_bytes
+from secure_embed.index import chunk_bytes, wipe
 from secure_embed.keys import CollectionKeys, KeyStore
 from secure_embed.keys.sealing import sealed_overhead_bytes
 from secure_embed.store import Change, RecordStore
@@ -207,18 +207,19 @@ class SavedCodes:
         self._version = found.version
 
     def _opened(self, file: FileIO) -> Generator[memoryview]:
-        with file:
-            pieces = _pieces(file)
-            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            for piece in pieces:
-                yield self._open(file, piece)
-
-    def _open(self, file: FileIO, piece: "_Piece") -> memoryview:
+        """Two buffers for all chunks: a chunk is good until the next is asked for, and overwritten by it or at the end."""
+        sealed, plain = memoryview(bytearray(full_bytes)), memoryview(bytearray(full_bytes))
         try:
-            sealed = os.pread(file.fileno(), piece.size, piece.at)
+            with file:
+                pieces = _pieces(file)
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+                for piece in pieces:
+                    read = os.preadv(file.fileno(), [sealed[: piece.size]], piece.at)
+                    yield plain[: self._keys.open_codes_into(piece.number, piece.last, sealed[:read], plain)]
         except OSError:
             raise _refused("it cannot be read") from None
-        return memoryview(self._keys.open_codes(piece.number, piece.last, sealed))
+        finally:
+            wipe(plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,14 +248,19 @@ def _pieces(file: FileIO) -> list[_Piece]:
     return pieces
 
 
-def _numbered(first: bytes, chunks: Iterable[memoryview]) -> Iterator[tuple[int, bool, bytes]]:
-    """Each with its number and whether it is the last. A chunk is good only until the next is asked for."""
-    held: bytes = first
-    number = 0
-    for chunk in chunks:
-        yield number, False, held
-        held, number = bytes(chunk), number + 1
-    yield number, True, held
+def _numbered(first: bytes, chunks: Iterable[memoryview]) -> Iterator[tuple[int, bool, memoryview]]:
+    """Each with its number and whether it is the last; like the chunks, good until the next is asked for."""
+    held = memoryview(bytearray(chunk_bytes))
+    held[: len(first)] = first
+    number, size = 0, len(first)
+    try:
+        for chunk in chunks:
+            yield number, False, held[:size]
+            held[: len(chunk)] = chunk
+            number, size = number + 1, len(chunk)
+        yield number, True, held[:size]
+    finally:
+        wipe(held)
 
 
 def _overwrite(path: Path) -> None:

@@ -96,6 +96,7 @@ class Successions:
             except SecureEmbedError:
                 if self._key_store.root_key_id() != key_id:  # it may have failed after its commit
                     raise
+                self._key_store.database.empty_write_ahead_log()  # the old root's wraps go before the old root does
             failed.pop_all()
         replace_root(settings, current=root / ROOT, successor=root / ROOT_NEXT, retired=root / ROOT_RETIRED)
         successor.commit()

@@ -3,7 +3,7 @@
 What may not be in here: keys, sealed bytes, SQL, or a record's text. FAISS loads with the first shard, not before.
 """
 
-from secure_embed.index._chunks import chunk_bytes
+from secure_embed.index._chunks import chunk_bytes, wipe
 from secure_embed.index.codebook import Codebook, lists_for, sample_for, should_retrain
 from secure_embed.index.protocol import (
     Added,
@@ -35,4 +35,5 @@ __all__ = [
     "openings_max",
     "sample_for",
     "should_retrain",
+    "wipe",
 ]

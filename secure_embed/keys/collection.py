@@ -22,7 +22,7 @@ from secure_embed.keys.locked import Held
 from secure_embed.keys.protocol import KeyStore, WrappedCollection, WrappedKey
 from secure_embed.keys.record_keys import RecordKeys, load_table
 from secure_embed.keys.rewrapping import Rewrapping
-from secure_embed.keys.sealing import IndexValue, Place, key_bytes, open_bound, seal_bound
+from secure_embed.keys.sealing import IndexValue, Place, key_bytes, open_bound, open_bound_into, seal_bound
 from secure_embed.keys.tags import TagKind, tag
 from secure_embed.keys.wrapped_table import WrappedTable
 from secure_embed.keys.wrapping import unwrap_key, wrap_collection
@@ -146,7 +146,7 @@ class CollectionKeys:
             key_store.put_codes_key(self.uuid, aes_key_wrap(key, fresh), version=state.version)
             self._codes_key = self._keyring.memory.hold(fresh)
 
-    def seal_codes(self, chunk: int, last: bool, plaintext: bytes) -> bytes:
+    def seal_codes(self, chunk: int, last: bool, plaintext: bytes | memoryview) -> bytes:
         """``chunk`` counts from 0. Raises ``Conflict`` (``codes_key_missing``) when an erasure or a rotation has ended
         the key: the codes have to be saved anew then."""
         held = self._codes_key
@@ -154,12 +154,16 @@ class CollectionKeys:
             raise Conflict("the codes' key was ended meanwhile", code="codes_key_missing")
         return seal_bound(held.copy(), plaintext, self._place.codes(chunk, last=last))
 
-    def open_codes(self, chunk: int, last: bool, sealed: bytes) -> bytes:
-        """Raises ``SealedValueUnreadable`` for codes of another place, of an older saving, or from before an erasure."""
+    def open_codes_into(self, chunk: int, last: bool, sealed: memoryview, out: memoryview) -> int:
+        """Open a chunk into a buffer that the caller uses again and wipes; gives how much of it is filled.
+
+        No copy is left behind, and a chunk that does not open leaves zeros. Raises ``SealedValueUnreadable`` for codes
+        of another place, of an older saving, or from before an erasure.
+        """
         held = self._codes_key
         if held is None:
             raise SealedValueUnreadable("codes")
-        return open_bound(held.copy(), sealed, self._place.codes(chunk, last=last), where="codes")
+        return open_bound_into(held.copy(), sealed, self._place.codes(chunk, last=last), out, where="codes")
 
     # --- records ---------------------------------------------------------------------------------------------------
 

@@ -20,6 +20,7 @@ __all__ = [
     "IndexValue",
     "Place",
     "open_bound",
+    "open_bound_into",
     "seal_bound",
     "seal_fields",
     "sealed_overhead_bytes",
@@ -83,7 +84,7 @@ class Place:
         return _additional.pack(_start, self._uuid, chunk, LAST_CODES if last else CODES, NO_SPACE)
 
 
-def seal_bound(key: bytes | bytearray, plaintext: bytes, additional: bytes) -> bytes:
+def seal_bound(key: bytes | bytearray, plaintext: bytes | memoryview, additional: bytes) -> bytes:
     """Seal under ``key`` (32 bytes). ``additional`` must hold the header; :class:`Place` sees to it for values."""
     nonce = os.urandom(nonce_bytes)
     return b"".join((HEADER, nonce, AESGCM(key).encrypt(nonce, plaintext, additional)))
@@ -112,6 +113,21 @@ def open_bound(key: bytes | bytearray, sealed: bytes, additional: bytes, *, wher
         return AESGCM(key).decrypt(sealed[len(HEADER) : prefix_bytes], sealed[prefix_bytes:], additional)
     except InvalidTag:
         raise SealedValueUnreadable(where) from None
+
+
+def open_bound_into(
+    key: bytes | bytearray, sealed: memoryview, additional: bytes, out: memoryview, *, where: str
+) -> int:
+    """Like :func:`open_bound`, into ``out``, which may be larger; gives the plaintext's length. Zeros where it fails."""
+    size = len(sealed) - sealed_overhead_bytes
+    if not 0 <= size <= len(out) or sealed[: len(HEADER)] != HEADER:
+        raise SealedValueUnreadable(where)
+    try:
+        AESGCM(key).decrypt_into(sealed[len(HEADER) : prefix_bytes], sealed[prefix_bytes:], additional, out[:size])
+    except InvalidTag:
+        out[:size] = bytes(size)  # what GCM wrote before it found out
+        raise SealedValueUnreadable(where) from None
+    return size
 
 
 def vector_bytes(dimension: int) -> int:

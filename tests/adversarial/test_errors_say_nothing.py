@@ -20,7 +20,7 @@ def test_an_error_of_our_own_says_nothing(empty_house, monkeypatch, caplog, capf
 
     caplog.set_level(logging.DEBUG)
     with monkeypatch.context() as broken:
-        broken.setattr(house.deployment.vault._encoder, "encode_documents", fails)
+        broken.setattr(house.deployment.vault.records._encoder, "encode_documents", fails)
         answer = house.ingest("complaints", [RECORD])
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     event = orjson.loads(house.deployment.log.entries(int(answer.headers["audit-receipt"].split()[1]), 1)[0])
