@@ -78,6 +78,7 @@ class Side:
         self.keys = CollectionKeys.create(keyring, self.key_store, uuid)
         self.store.create_collection(SealedCollection(uuid=uuid, name_tag=bytes(32), descriptor=b"sealed"))
         self.path = folder / "codes" / str(uuid)
+        self.buffer = bytearray(CHUNK_BYTES)
         self.saved = SavedCodes(self.path, self.keys, self.key_store)
         self.codebook: Codebook
 
@@ -112,7 +113,9 @@ class Side:
 
     def opening_alone(self, chunks: list[bytes]) -> int:
         """Chunks that are sealed and in memory: AES-GCM, without the file."""
-        return sum(len(self.keys.open_codes(n, n == len(chunks) - 1, chunk)) for n, chunk in enumerate(chunks))
+        out = memoryview(self.buffer)
+        last = len(chunks) - 1
+        return sum(self.keys.open_codes_into(n, n == last, memoryview(chunk), out) for n, chunk in enumerate(chunks))
 
     def sealed(self) -> list[bytes]:
         """As they lie in the file: docs/formats.md."""
