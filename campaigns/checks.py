@@ -103,7 +103,7 @@ def check_log(root: Path, driver: Driver, world: World, *, cut: bool = False) ->
 
 def check_backup(world: World, root: Path, backup: Backup) -> list[Defect]:
     """A backup restores, and what it holds is a state from between its being asked for and acknowledged."""
-    restored = root.parent / "restored"
+    restored = root.parent / f"restored-{backup.sent}"
     history = world.history
     found: list[Defect] = []
     try:

@@ -74,11 +74,14 @@ class Bench:
         return case / "deployment"
 
     def damages(self, state: str) -> Iterator[Damage]:
-        older = [self.specimen.state(name) for name in ("older", *STATES[: STATES.index(state)])]
-        root = self._copy(state, "looked-at")
+        earlier = ("older", *STATES[: STATES.index(state)])
+        older = [self.specimen.state(name) for name in earlier]
+        root = self._copy(state, f"looked-at-{state}")
+        before = self._copy(earlier[-1], f"before-{state}")
+        keys = self.specimen.database_keys
         yield from rollbacks(root, older)
         yield from file_damages(root, older)
-        yield from table_damages(root, older, self.specimen.database_keys)
+        yield from table_damages(root, before, keys[state], keys[earlier[-1]])
 
     def run(self, case: Case) -> Told:
         chance = random.Random(f"{self.seed}-{case.number}")

@@ -37,6 +37,7 @@ from secure_embed.cli.demo.service import free_port
 clients = 6
 sweep_s = 1  # records past their end go this often
 rotates_s_max = 30.0
+restored_max = 4  # backups of each deployment
 cut_share = 0.7  # of the lives on a disk of their own: power cut in place of SIGKILL alone
 disk_mebibytes = 256
 # What SQLCipher itself says of a page that it cannot read any more when the power is gone.
@@ -190,8 +191,8 @@ class House:
             self.driver.defects.append(Defect("died", "the service did not end well when asked"))
         self.driver.defects += check_log(self.root, self.driver, self.world)
         self.driver.defects += self._spoken()
-        if self.world.backups:
-            self.driver.defects += check_backup(self.world, self.root, self.world.backups[-1])
+        for backup in random.Random(0).sample(self.world.backups, min(restored_max, len(self.world.backups))):
+            self.driver.defects += check_backup(self.world, self.root, backup)
 
     def _let_rotate(self) -> None:
         """What was cut off goes on, and comes to an end."""

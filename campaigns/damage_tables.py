@@ -1,7 +1,7 @@
 """Damage by who holds a database's key and writes into its tables: cells and rows, swapped, replayed, removed, brought back."""
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,15 +196,17 @@ _ON_ROWS: Mapping[str, Change] = {
 }
 
 
-def table_damages(root: Path, older: Sequence[Path], keys: Mapping[str, bytes]) -> Iterator[Damage]:
-    """Of every column and table of every database. ``keys``: by the file's name. ``root`` is opened: give it a copy."""
+def table_damages(
+    root: Path, older: Path, keys: Mapping[str, bytes], older_keys: Mapping[str, bytes]
+) -> Iterator[Damage]:
+    """Of every column and table of every database. ``keys``: by the file's name. Both roots are opened: give it copies."""
     for name, key in keys.items():
         (path,) = root.rglob(name)
         relative = path.relative_to(root)
         with _opened(path, key) as run:
             tables = _tables(run)
         for table in tables:
-            before = older[-1] / relative
+            before = _Older(older / relative, older_keys[name])
             for what, make in _ON_CELLS.items():
                 for column in table.columns:
                     apply = _on_table(relative, key, table, make(column), before)
@@ -213,12 +215,24 @@ def table_damages(root: Path, older: Sequence[Path], keys: Mapping[str, bytes]) 
                 yield Damage("tables", what, f"{name} {table.name}", _on_table(relative, key, table, change, before))
 
 
-def _on_table(relative: Path, key: bytes, table: _Table, change: Change, before: Path) -> Apply:
+class _Older:
+    """The rows of an older state, read once for each table."""
+
+    def __init__(self, path: Path, key: bytes) -> None:
+        self._path, self._key = path, key
+        self._read: dict[str, list[Row]] = {}
+
+    def rows(self, table: _Table) -> list[Row]:
+        if table.name not in self._read:
+            with _opened(self._path, self._key) as run:
+                there = table.name in {found.name for found in _tables(run)}
+                self._read[table.name] = table.rows(run) if there else []
+        return self._read[table.name]
+
+
+def _on_table(relative: Path, key: bytes, table: _Table, change: Change, before: _Older) -> Apply:
     def apply(root: Path, chance: random.Random) -> bool:
-        with _opened(before, key) as run:
-            run.execute("PRAGMA query_only = ON")
-            there = table.name in {found.name for found in _tables(run)}
-            older = table.rows(run) if there else []
+        older = before.rows(table)
         with _opened(root / relative, key) as run:
             run.execute("BEGIN")
             try:

@@ -7,6 +7,7 @@ logs and the log's journal hold something.
 import base64
 import random
 import shutil
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ class Specimen:
     checkpoint: dict[str, str] = field(default_factory=dict)
     erasure_notes: list[str] = field(default_factory=list)
     secrets: list[str] = field(default_factory=list)
-    database_keys: dict[str, bytes] = field(default_factory=dict)  # by the file's name
+    database_keys: dict[str, dict[str, bytes]] = field(default_factory=dict)  # state: file's name: key
 
     def state(self, name: str) -> Path:
         return self.folder / name / "deployment"
@@ -63,6 +64,7 @@ def _record(chance: random.Random, collection: str, number: int) -> dict[str, An
         "subject": f"person-{number % subjects}",
         "attributes": {"sensitivity": number % 3, "ward": f"ward-{number % 4}"},
         "metadata": {"source": f"source-{number}"},
+        **({"expires_at": "2096-01-01T00:00:00Z"} if number % 7 == 3 else {}),
     }
 
 
@@ -114,6 +116,21 @@ class _Author:
             self._erasures.append(body["id"])
             self._specimen.erasure_notes.append(body["note"])
 
+    def hold(self, inside: Inside, subject: int) -> None:
+        self._ask(
+            inside, Ask(method="POST", path="/v1/holds", body={"subject": f"person-{subject}", "reason": "case 12"})
+        )
+
+    def rotate(self, inside: Inside) -> None:
+        """Every kind of key once; one collection is sealed anew."""
+        sealed_anew = {"kind": "collection", "collection": COLLECTIONS[0], "reseal": True}
+        for body in ({"kind": "root"}, {"kind": "log"}, {"kind": "store"}, sealed_anew):
+            begun = self._ask(inside, Ask(method="POST", path="/v1/keys/rotations", body=body)).body
+            while begun["state"] == "running":
+                time.sleep(0.01)
+                begun = self._ask(inside, Ask(method="GET", path=f"/v1/keys/rotations/{begun['id']}")).body
+            assert begun["state"] == "done", begun["error"]
+
     def query(self, inside: Inside) -> None:
         for name in COLLECTIONS:
             self._ask(inside, _query(name, "knee pain", 5))
@@ -139,6 +156,12 @@ class _Author:
             asked += [Question(f"query {name} {words}", _query(name, words, 20)) for words in ("heart scan", "loan")]
             ward = {"attribute": "ward", "equals": "ward-2"}
             asked.append(Question(f"query {name} filtered", _query(name, "clinic visit", 20, filter=ward)))
+        asked += [
+            Question("holds", Ask(method="GET", path="/v1/holds")),
+            Question("keys", Ask(method="GET", path="/v1/keys")),
+        ]
+        held = Ask(method="POST", path="/v1/erasures", body={"subject": "person-0"})
+        asked.append(Question("held", held))
         asked += [
             Question(f"erasure {n}", Ask(method="GET", path=f"/v1/erasures/{e}")) for n, e in enumerate(self._erasures)
         ]
@@ -181,10 +204,12 @@ def build(folder: Path) -> Specimen:
         author.create(inside)
         author.ingest(inside, batches // 2)
         author.erase(inside, 1, 5)
+        author.hold(inside, 0)
         author.query(inside)
         author.done(inside, "older")
     shutil.copytree(root, specimen.state("older"))
     with Inside(root) as inside:
+        author.rotate(inside)
         author.ingest(inside, batches // 4)
         author.erase(inside, 2, 6)
         author.query(inside)
@@ -201,9 +226,14 @@ def build(folder: Path) -> Specimen:
         shutil.copytree(root, specimen.state("killed"))  # nothing writes now: what lies there is what a kill leaves
     specimen.questions = author.questions()
     specimen.secrets = author.secrets()
-    with open_keys(Settings.load(root, dev=True)) as (_, keyring):
-        specimen.database_keys = {name: keyring.secret(secret) for name, secret in _DATABASES.items()}
-        kept = [keyring.secret(name) for name in Secret]
-    specimen.secrets += [shown for key in kept for shown in (key.hex(), base64.b64encode(key).decode())]
+    for state in ("older", *STATES):
+        _take_keys(specimen, state)
     specimen.secrets += [(root / "secrets" / "root.passphrase").read_text().strip(), *specimen.caller.values()]
     return specimen
+
+
+def _take_keys(specimen: Specimen, state: str) -> None:
+    with open_keys(Settings.load(specimen.state(state), dev=True)) as (_, keyring):
+        specimen.database_keys[state] = {name: keyring.secret(secret) for name, secret in _DATABASES.items()}
+        kept = [keyring.secret(name) for name in Secret]
+    specimen.secrets += [shown for key in kept for shown in (key.hex(), base64.b64encode(key).decode())]
