@@ -9,8 +9,8 @@ Why it is so: docs/decisions/0017. What an erasure reaches, for who has to answe
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from threading import Lock
 from typing import Literal
@@ -145,8 +145,18 @@ class Erasing:
                 self._mark_logged(identifier, ended)
             return ended, receipt
 
-    def _working_on(self, identifier: UUID) -> "_Working":
-        return _Working(self._lock, self._running, identifier)
+    @contextmanager
+    def _working_on(self, identifier: UUID) -> Iterator[bool]:
+        """True: this thread alone works on it until the block ends. False: another one does."""
+        with self._lock:
+            is_mine = identifier not in self._running
+            self._running.add(identifier)
+        try:
+            yield is_mine
+        finally:
+            if is_mine:
+                with self._lock:
+                    self._running.discard(identifier)
 
     def _shred(self, identifier: UUID, started: ErasureState, ticket: Ticket) -> ErasureState:
         """Keys, rows and codes, in each collection; durable on return."""
@@ -239,22 +249,25 @@ class Erasing:
 
     def _go_on(self, may_rotate: Callable[[Holding], bool]) -> int:
         left = 0
-        for identifier, listed in self._unended().items():
-            with self._lock:
-                if identifier in self._running:  # its own thread brings it to its end
-                    continue
-            with self._working_on(identifier):
-                state = self.state(identifier) if listed.state != "started" else self._resumed(identifier, listed)
-                if state.state == "shredded":
-                    state = self._conclude(identifier, state, may_rotate)
-                if state.state == "done" and not state.logged:
-                    self._log_receipt(identifier, state)
-                left += state.state != "done"
+        for identifier in self._unended():
+            with self._working_on(identifier) as is_mine:
+                if is_mine:  # otherwise its own thread brings it to its end
+                    left += self._ended(identifier, may_rotate).state != "done"
         return left
 
-    def _unended(self) -> dict[UUID, ErasureState]:
-        states = {i: self._opened(i, sealed) for i, sealed in self._store.states(StateKind.ERASURE)}
-        return {i: state for i, state in states.items() if not state.logged}
+    def _ended(self, identifier: UUID, may_rotate: Callable[[Holding], bool]) -> ErasureState:
+        """As far as it can be brought now. It may have come further since it was listed."""
+        state = self.state(identifier)
+        if state.state == "started":
+            state = self._resumed(identifier, state)
+        if state.state == "shredded":
+            state = self._conclude(identifier, state, may_rotate)
+        if state.state == "done" and not state.logged:
+            self._log_receipt(identifier, state)
+        return state
+
+    def _unended(self) -> list[UUID]:
+        return [i for i, sealed in self._store.states(StateKind.ERASURE) if not self._opened(i, sealed).logged]
 
     def _resumed(self, identifier: UUID, started: ErasureState) -> ErasureState:
         """Shred under a ticket of the service's own. What came under a hold since, with its key still there, stays."""
@@ -347,21 +360,6 @@ class Erasing:
     def _put(self, identifier: UUID, state: ErasureState) -> None:
         sealed = self._catalogue.seal(CatalogueValue.ERASURE, identifier, state.to_bytes())
         self._store.put_state(StateKind.ERASURE, identifier, sealed)
-
-
-class _Working:
-    """Marks an erasure as worked on by this thread."""
-
-    def __init__(self, lock: Lock, running: set[UUID], identifier: UUID) -> None:
-        self._lock, self._running, self._identifier = lock, running, identifier
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._running.add(self._identifier)
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._running.discard(self._identifier)
 
 
 def _part(holding: Holding, at: Sequence[Position] | None) -> Part:

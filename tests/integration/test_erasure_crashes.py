@@ -7,7 +7,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -147,4 +149,35 @@ def test_a_failure_after_the_outcome_is_made_good(house: House, monkeypatch: pyt
         answer = house.http.post("/v1/erasures", json={"subject": "customer-0003"}, headers=house.privacy())
     assert (answer.status_code, answer.json()["state"]) == (201, "done")
     assert erasing(house).complete() == 0
+    assert ended(house) == [("subject", "done", 2)]
+
+
+def test_the_nights_work_leaves_an_erasure_alone_that_is_running(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One receipt and one digest, although the night's work listed it before its own thread had ended it."""
+    erasures, listed, ended_now = erasing(house), Event(), Event()
+    original = erasures._unended
+
+    def slow() -> Any:
+        found = original()
+        listed.set()
+        assert ended_now.wait(30)
+        return found
+
+    answers: list[Any] = []
+    shredding = erasures._shred
+
+    def shred(*given: Any) -> Any:
+        night.start()
+        assert listed.wait(30)
+        return shredding(*given)
+
+    night = Thread(target=lambda: answers.append(erasures.complete()))
+    monkeypatch.setattr(erasures, "_unended", slow)
+    monkeypatch.setattr(erasures, "_shred", shred)
+    erased = house.http.post("/v1/erasures", json={"subject": "customer-0003"}, headers=house.privacy()).json()
+    ended_now.set()
+    night.join(30)
+    monkeypatch.undo()
+    assert answers == [0]
+    assert erasures.state(UUID(erased["id"])).note == erased["note"]
     assert ended(house) == [("subject", "done", 2)]
