@@ -77,9 +77,21 @@ def create(
         for path in made.rglob("*"):  # what was copied brought its own permissions
             path.chmod(0o700 if path.is_dir() else 0o600)
         _first_keys(made)
+        _sync(made, *made.rglob("*"))  # a passphrase lost in a power cut would take all with it that is sealed by then
         if root.exists():
             root.rmdir()
         made.rename(root)
+        _sync(root.parent)
+
+
+def _sync(*paths: Path) -> None:
+    """Files and folders are on the medium on return."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _first_keys(made: Path) -> None:

@@ -75,16 +75,23 @@ class Target:
         return found
 
     def finish(self) -> None:
-        """In place under its name, durable."""
+        """In place under its name, durable: what :meth:`files` has not synced, and every folder, for the names in it."""
+        inside = sorted(self.partial.rglob("*"))
+        _sync(*self.partial.iterdir(), *(path for path in inside if path.is_dir()), self.partial)
         self.partial.rename(self.place)
-        folder = os.open(self.place.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        _sync(self.place.parent)
 
     def discard(self) -> None:
         """Leave nothing of it."""
         for folder in (self.partial, self.place):
             if folder.exists():
                 shutil.rmtree(folder)
+
+
+def _sync(*paths: Path) -> None:
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
