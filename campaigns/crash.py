@@ -6,7 +6,6 @@ when it is killed are then the same, while threads and the disk take their own t
 """
 
 import argparse
-import os
 import random
 import re
 import signal
@@ -40,7 +39,7 @@ rotates_s_max = 30.0
 restored_max = 4  # backups of each deployment
 cut_share = 0.7  # of the lives on a disk of their own: power cut in place of SIGKILL alone
 disk_mebibytes = 256
-# What SQLCipher itself says of a page that it cannot read any more when the power is gone.
+# What SQLCipher itself says of a page that does not open: when the power is gone, or when two keys are tried.
 _FAILED_READ = re.compile("ERROR CORE sql(cipher|ite3Codec)")
 REFUSALS = (
     "storage_full",
@@ -116,8 +115,6 @@ class House:
         backups_to = folder / "backups"
         (backups_to / "keys").mkdir(parents=True, mode=0o700)
         found(self.root, port, backups_to=backups_to, sweep_s=sweep_s)
-        if disk is not None:
-            os.sync()
         self._disk = disk
         self._zygote = zygote
         self.world = World(name)
@@ -210,7 +207,7 @@ class House:
         """What the service wrote to its standard error: no text, no id, and nothing that nobody expected."""
         said = self._zygote.stderr.read_text()
         self._zygote.stderr.unlink()
-        lines = [line for line in said.splitlines() if self._disk is None or not _FAILED_READ.search(line)]
+        lines = [line for line in said.splitlines() if not _FAILED_READ.search(line)]
         wrong = [Defect("stderr", line[:200]) for line in lines if "Traceback" in line or "ERROR" in line][:5]
         name = self.world.name
         leaks = [line for line in lines if f"r{name}-" in line or f"number{name}x" in line or f"s{name}-" in line]

@@ -5,6 +5,7 @@ would only stop the load. The passphrase is worth 1 MiB of Argon2id in place of 
 the parameters stand in root.json, and the service reads them there. All else is as `secure-embed init --dev` makes it.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from unittest.mock import patch
@@ -47,6 +48,10 @@ def found(root: Path, port: int, *, backups_to: Path | None = None, sweep_s: int
     policy = root / "policies" / "campaign.cedar"
     policy.write_text(_POLICY)
     policy.chmod(0o600)
+    for path in (settings, policy, policy.parent):  # `create` has seen to the rest
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.close(handle)
 
 
 def headers(root: Path, audience: str) -> Mapping[str, str]:

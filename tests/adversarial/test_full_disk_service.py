@@ -4,7 +4,6 @@ A disk of its own is mounted for each test, so it runs where the tests may mount
 `test_store_full_disk.py` and the tests of the log inject the same faults without one.
 """
 
-import os
 import random
 import time
 
@@ -36,7 +35,6 @@ class House:
         self.world = World("full")
         port = free_port()
         found(self.root, port)
-        os.sync()  # what `init` wrote has long been on the disk when a disk fails
         self.driver = Driver(self.root, port, clients=2, tolerated=REFUSALS)
         self._zygote = zygote
         self._chance = random.Random(7)
