@@ -181,3 +181,22 @@ def test_the_nights_work_leaves_an_erasure_alone_that_is_running(house: House, m
     assert answers == [0]
     assert erasures.state(UUID(erased["id"])).note == erased["note"]
     assert ended(house) == [("subject", "done", 2)]
+
+
+def test_the_nights_work_passes_over_an_erasure_that_is_running(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    erasures, answers = erasing(house), list[int]()
+    night = Thread(target=lambda: answers.append(erasures.complete()))
+    shredding = erasures._shred
+
+    def shred(*given: Any) -> Any:
+        monkeypatch.undo()
+        night.start()
+        night.join(1)
+        return shredding(*given)
+
+    monkeypatch.setattr(erasures, "_shred", shred)
+    erased = house.http.post("/v1/erasures", json={"subject": "customer-0003"}, headers=house.privacy()).json()
+    night.join(30)
+    assert answers == [0]
+    assert erasures.state(UUID(erased["id"])).note == erased["note"]
+    assert ended(house) == [("subject", "done", 2)]
