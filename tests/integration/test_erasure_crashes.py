@@ -198,5 +198,6 @@ def test_the_nights_work_passes_over_an_erasure_that_is_running(house: House, mo
     erased = house.http.post("/v1/erasures", json={"subject": "customer-0003"}, headers=house.privacy()).json()
     night.join(30)
     assert answers == [0]
+    assert not [e for e in house.events() if "resumed" in e.get("details", {})]
     assert erasures.state(UUID(erased["id"])).note == erased["note"]
     assert ended(house) == [("subject", "done", 2)]
