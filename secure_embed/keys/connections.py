@@ -67,6 +67,8 @@ def faults(name: str) -> Iterator[None]:
         if "readonly" in str(fault):
             raise Unavailable("the storage is read-only", code="storage_read_only", http_status=507) from None
         raise Unavailable(f"{name} cannot be used now", code="storage_unavailable") from None
+    except MemoryError:  # SQLCipher's SQLITE_NOMEM, also for a page that it has to read while it commits, and cannot
+        raise Unavailable(f"{name} cannot be used now", code="storage_unavailable") from None
     except (sqlcipher.IntegrityError, sqlcipher.ProgrammingError):
         raise
     except sqlcipher.DatabaseError:

@@ -153,10 +153,11 @@ class SealedDatabase:
     @property
     def generation(self) -> int:
         """How many transactions have changed a row of this file since it was made. Durable: a file that counts less
-        than was seen before is an older one put back."""
-        ((number,),) = self.rows("SELECT number FROM file_generation")
-        assert isinstance(number, int)
-        return number
+        than was seen before is an older one put back. Raises ``IntegrityFailure`` where the count is gone."""
+        found = self.rows("SELECT number FROM file_generation")
+        if len(found) != 1 or not isinstance(found[0][0], int):
+            raise IntegrityFailure(f"{self._path.name} does not count its changes", code="database_unreadable")
+        return found[0][0]
 
     def empty_write_ahead_log(self) -> None:
         """Move the write-ahead log into the database and truncate it, so that deleted bytes are in neither."""
