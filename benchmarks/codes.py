@@ -24,10 +24,10 @@ import cryptography
 import faiss
 import numpy as np
 
-from secure_embed.holding import Holding
+from secure_embed.collection.holding import Holding
+from secure_embed.collection.saved_codes import SavedCodes, Standing
 from secure_embed.index import Codebook, RabitqShard, sample_for
 from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, SqlcipherKeyStore
-from secure_embed.saved_codes import SavedCodes, Standing
 from secure_embed.store import SealedCollection, SqlcipherRecordStore
 from secure_embed.types import Collection, Record, Space
 

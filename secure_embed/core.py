@@ -9,21 +9,16 @@ from types import TracebackType
 from typing import Self
 
 from secure_embed.audit import AuditEvent, AuditLog, Phase, PosixLogStorage
-from secure_embed.backup import Backups
-from secure_embed.erasing import Erasing
+from secure_embed.collection import Holdings, Pause
+from secure_embed.custody import Backups, Rollback, Rotating, Successions, log_signer, rollback_codes, settle
+from secure_embed.erasure import Erasing, Holds
 from secure_embed.errors import IntegrityFailure, SecureEmbedError
-from secure_embed.holdings import Holdings
-from secure_embed.holds import Holds
 from secure_embed.host import check_files
 from secure_embed.keys import CatalogueKeys, KeyProvider, Keyring, Secret, SqlcipherKeyStore, open_provider
 from secure_embed.layout import DATA, KEYRING, LOG, ROOT
-from secure_embed.pause import Pause
 from secure_embed.risk import RiskControl, SqlcipherLedger, load_profiles
-from secure_embed.rollback import Rollback, rollback_codes
-from secure_embed.rotating import Rotating
 from secure_embed.settings import Settings
 from secure_embed.store import SqlcipherRecordStore
-from secure_embed.succession import Successions, log_signer, settle
 from secure_embed.trail import Trails
 
 __all__ = ["Core", "named_files", "open_databases", "open_keys"]

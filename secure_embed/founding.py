@@ -13,11 +13,11 @@ from typing import Literal
 from secure_embed.access import DevelopmentIssuer
 from secure_embed.audit import PosixLogStorage
 from secure_embed.core import Core, open_databases
+from secure_embed.custody import log_signer
 from secure_embed.errors import ConfigurationError
 from secure_embed.keys import Keyring, create_provider, retire_root
 from secure_embed.layout import DATA, KEYS, LOG, ROOT, VERIFIER_KEY
 from secure_embed.settings import SETTINGS_FILE, KeySettings, Settings
-from secure_embed.succession import log_signer
 
 __all__ = ["create"]
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secure_embed.audit import AuditEvent, Phase
-from secure_embed.backup import Manifest
 from secure_embed.core import Core
+from secure_embed.custody import Manifest
 from secure_embed.errors import ConfigurationError, IntegrityFailure
 from secure_embed.settings import Settings
 

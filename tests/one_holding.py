@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 
-from secure_embed.holding import Holding
+from secure_embed.collection.holding import Holding
 from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, Secret, SqlcipherKeyStore
 from secure_embed.store import SealedCollection, SqlcipherRecordStore
 from secure_embed.types import (

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from campaigns.encoder import WordEncoder
-from secure_embed.erasing import Erasing
+from secure_embed.erasure.erasing import Erasing
 from secure_embed.keys import Secret
 from secure_embed.types import Field, Position
 from tests.conftest import House

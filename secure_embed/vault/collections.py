@@ -1,8 +1,8 @@
 """Collections: made, listed, shown."""
 
 from secure_embed.answers import CollectionView
+from secure_embed.collection import Holding
 from secure_embed.embed import Encoder
-from secure_embed.holding import Holding
 from secure_embed.trail import Call, Trail
 from secure_embed.types import Action, Principal, Receipt
 from secure_embed.vault.entrance import Declared, Entrance

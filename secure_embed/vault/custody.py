@@ -4,10 +4,10 @@ from pathlib import Path
 from uuid import UUID
 
 from secure_embed.answers import BackupView, KeysView, RotationView
+from secure_embed.collection import Holdings
 from secure_embed.core import Core
+from secure_embed.custody import Rotation, RotationKind
 from secure_embed.errors import InvalidRequest
-from secure_embed.holdings import Holdings
-from secure_embed.rotating import Kind, Rotation
 from secure_embed.trail import Call
 from secure_embed.types import Action, Receipt
 from secure_embed.vault.entrance import Entrance
@@ -36,7 +36,7 @@ class Custody:
             )
 
     def rotate(
-        self, call: Call, kind: Kind, *, collection: str | None, reseal: bool, records_per_second: int | None
+        self, call: Call, kind: RotationKind, *, collection: str | None, reseal: bool, records_per_second: int | None
     ) -> RotationView:
         """Begin a rotation; it goes on in the background, and its end stands in the log as well."""
         with self._way.begin(call, Action.KEYS_ROTATE) as trail:

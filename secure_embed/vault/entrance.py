@@ -5,11 +5,10 @@ What each use case does then stands in the modules beside this one.
 
 from collections.abc import Mapping
 
+from secure_embed.collection import Holding, Holdings, Meta
 from secure_embed.embed import Encoder
 from secure_embed.errors import Conflict, NotFound, SecureEmbedError
 from secure_embed.gate import Gate
-from secure_embed.holding import Holding, Meta
-from secure_embed.holdings import Holdings
 from secure_embed.trail import Call, Trail, Trails
 from secure_embed.types import Action, AttributeType, Permit, Position, Principal
 

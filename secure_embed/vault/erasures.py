@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 from secure_embed.answers import Erasure
-from secure_embed.erasing import Erasing, ErasureState, Kind, What
-from secure_embed.holding import Holding
+from secure_embed.collection import Holding
+from secure_embed.erasure import Erasing, ErasureState, Kind, What
 from secure_embed.trail import Call, Trail
 from secure_embed.types import Action, Receipt
 from secure_embed.vault.entrance import Entrance

@@ -3,8 +3,8 @@
 from uuid import UUID
 
 from secure_embed.answers import HoldView
+from secure_embed.erasure import Hold, Holds
 from secure_embed.errors import NotFound
-from secure_embed.holds import Hold, Holds
 from secure_embed.trail import Call
 from secure_embed.types import Action, Receipt
 from secure_embed.vault.entrance import Entrance

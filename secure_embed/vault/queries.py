@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from secure_embed.answers import Hit, QueryResult, Question
+from secure_embed.collection import Holding, Meta
 from secure_embed.embed import Encoder
 from secure_embed.errors import IntegrityFailure, InvalidRequest
-from secure_embed.holding import Holding, Meta
 from secure_embed.index import RabitqShard, Selection, openings_max
 from secure_embed.keys import CatalogueKeys, TagKind
 from secure_embed.risk import (

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import orjson
 
 from secure_embed.answers import Fetched, Ingested
+from secure_embed.collection import Holding
 from secure_embed.embed import Encoder
 from secure_embed.errors import Forbidden, InvalidRequest
-from secure_embed.holding import Holding
 from secure_embed.keys import TagKind
 from secure_embed.store import RequestKey
 from secure_embed.trail import Call

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from secure_embed import saved_codes
+from secure_embed.collection import saved_codes
+from secure_embed.collection.saved_codes import CodesOrigin
 from secure_embed.errors import IntegrityFailure
-from secure_embed.saved_codes import CodesOrigin
 from tests.one_holding import OneHolding
 
 HEADER_BYTES = 9

@@ -11,8 +11,8 @@ from campaigns.inside import Inside
 from campaigns.small_disk import NoDisk, small_disk
 from campaigns.stage import ATTRIBUTES, found
 from campaigns.world import Ask
-from secure_embed.backup import Manifest
 from secure_embed.core import Core
+from secure_embed.custody.backup import Manifest
 from secure_embed.errors import SecureEmbedError
 from secure_embed.founding import create
 from secure_embed.settings import Settings

@@ -71,7 +71,7 @@ def test_a_backup_restored_in_an_empty_place_answers_as_before(filled, tmp_path)
 def test_what_a_backup_leaves_at_its_end_is_a_backup_or_nothing(filled, tmp_path, monkeypatch):
     """A copy that does not open is no backup: nothing of it stays."""
     house = filled
-    monkeypatch.setattr("secure_embed.backup.taking.records_opened", lambda *_: 1 / 0)
+    monkeypatch.setattr("secure_embed.custody.backup.taking.records_opened", lambda *_: 1 / 0)
     assert back_up(house, tmp_path / "backups").status_code == 500
     assert list((tmp_path / "backups").iterdir()) == []
 

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 import pytest
 
-from secure_embed import holding
 from secure_embed.audit import verify_note
+from secure_embed.collection import holding
 from tests.conftest import House
 from tests.worded import complaint, erasing, worded_house
 
@@ -161,7 +161,7 @@ class TestLargeCollections:
     def test_one_night_replaces_the_keys_of_a_bounded_number_of_collections(
         self, house: House, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("secure_embed.erasing.rotations_max", 1)
+        monkeypatch.setattr("secure_embed.erasure.erasing.rotations_max", 1)
         house.ingest("clinical-notes", [complaint(n) for n in range(4)])
         erased = [erase(house, subject="customer-0001", collections=[n]) for n in ("complaints", "clinical-notes")]
         assert erasing(house).complete() == 1

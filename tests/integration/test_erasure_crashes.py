@@ -84,7 +84,7 @@ def test_every_step_of_an_erasure_may_be_the_last_one(house: House, way: str, mo
             ),
             "retention": lambda: erasing(house).sweep(end_unix),
         }
-        monkeypatch.setattr("secure_embed.erasing.sweep_records_max", 4)
+        monkeypatch.setattr("secure_embed.erasure.erasing.sweep_records_max", 4)
         cut_off(*steps(house)[step], monkeypatch, erase[way])
         if number % 2:
             house.reopen()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from secure_embed.holding import Holding
+from secure_embed.collection.holding import Holding
 from tests.conftest import House
 from tests.worded import complaint, erasing, everything, worded_house
 
@@ -104,7 +104,7 @@ def test_two_holds_on_one_record_are_released_one_by_one(house: House) -> None:
 
 def test_a_sweep_leaves_what_is_held_and_says_how_many(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where more is held than one sweep takes."""
-    monkeypatch.setattr("secure_embed.erasing.sweep_records_max", 1)
+    monkeypatch.setattr("secure_embed.erasure.erasing.sweep_records_max", 1)
     held = [place(house, subject="customer-0004"), place(house, collection="complaints", record="complaint-0010")]
     assert [erasing(house).sweep(end_unix) for _ in range(2)] == [1, 0]
     (outcome,) = [e for e in house.events() if e["action"] == "retention.sweep" and e["phase"] == "OUTCOME"]

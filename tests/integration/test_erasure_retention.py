@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 import pytest
 
-from secure_embed import holding
 from secure_embed.audit import verify_note
+from secure_embed.collection import holding
 from tests.conftest import House
 from tests.worded import complaint, erasing, worded_house
 
@@ -98,7 +98,7 @@ def test_a_sweep_erases_what_has_ended_with_a_receipt_and_nothing_else(filled: H
 
 
 def test_a_sweep_takes_a_bounded_number(filled: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secure_embed.erasing.sweep_records_max", 4)
+    monkeypatch.setattr("secure_embed.erasure.erasing.sweep_records_max", 4)
     assert [erasing(filled).sweep(end_unix) for _ in range(3)] == [4, 2, 0]
 
 

@@ -4,10 +4,10 @@ import threading
 
 import pytest
 
+from secure_embed.custody.rotating import Rotating
+from secure_embed.custody.succession import Successions
 from secure_embed.errors import Unavailable
 from secure_embed.keys import Successor
-from secure_embed.rotating import Rotating
-from secure_embed.succession import Successions
 
 pytestmark = pytest.mark.model
 

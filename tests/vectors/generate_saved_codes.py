@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from secure_embed.collection.saved_codes import Standing
 from secure_embed.index import Added, Codebook, Erased, RabitqShard
-from secure_embed.saved_codes import Standing
 from secure_embed.store import Change
 from secure_embed.types import Position
 

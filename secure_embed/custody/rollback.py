@@ -12,8 +12,8 @@ from typing import Any, Self
 from uuid import UUID
 
 from secure_embed.audit import AuditEvent, AuditLog, Phase
+from secure_embed.collection import Holdings
 from secure_embed.errors import IntegrityFailure, SecureEmbedError
-from secure_embed.holdings import Holdings
 from secure_embed.keys import CatalogueKeys, CatalogueValue
 from secure_embed.store import RecordStore, StateKind
 from secure_embed.types import Action

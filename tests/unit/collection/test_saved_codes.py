@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secure_embed import holding, saved_codes
+from secure_embed.collection import holding, saved_codes
+from secure_embed.collection.saved_codes import CodesOrigin
 from secure_embed.errors import Unavailable
 from secure_embed.index import Codebook, RabitqShard
-from secure_embed.saved_codes import CodesOrigin
 from tests.one_holding import OneHolding
 
 

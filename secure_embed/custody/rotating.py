@@ -14,9 +14,8 @@ from uuid import UUID, uuid4
 import orjson
 
 from secure_embed.audit import AuditEvent, AuditLog, Phase
+from secure_embed.collection import Holding, Holdings
 from secure_embed.errors import Conflict, NotFound, SecureEmbedError
-from secure_embed.holding import Holding
-from secure_embed.holdings import Holdings
 from secure_embed.keys import CatalogueKeys, CatalogueValue
 from secure_embed.store import RecordStore, StateKind
 

@@ -1,6 +1,6 @@
 """Copies of a deployment: what is in one, taken while the service answers, checked by opening it. Restoring is above."""
 
-from secure_embed.backup.manifest import Manifest, Part
-from secure_embed.backup.taking import Backups, BackupTaken
+from secure_embed.custody.backup.manifest import Manifest, Part
+from secure_embed.custody.backup.taking import Backups, BackupTaken
 
 __all__ = ["BackupTaken", "Backups", "Manifest", "Part"]

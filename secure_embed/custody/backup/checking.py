@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
+from secure_embed.collection import Holdings, Pause
 from secure_embed.errors import IntegrityFailure
-from secure_embed.holdings import Holdings
 from secure_embed.keys import CatalogueKeys, Keyring, Secret, SqlcipherKeyStore
-from secure_embed.pause import Pause
 from secure_embed.store import SqlcipherRecordStore
 
 __all__ = ["records_opened"]

@@ -4,7 +4,7 @@ from threading import Event, Thread
 
 import pytest
 
-from secure_embed.pause import Pause
+from secure_embed.collection.pause import Pause
 
 
 def started(target) -> Thread:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from secure_embed.audit import NoteSigner, sign_note, verify_note
-from secure_embed.receipts import Destroyed, receipt_text, to_ranges
+from secure_embed.erasure.receipts import Destroyed, receipt_text, to_ranges
 
 some = UUID(int=7)
 

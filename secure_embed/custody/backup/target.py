@@ -4,7 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
-from secure_embed.backup.manifest import Manifest, digest
+from secure_embed.custody.backup.manifest import Manifest, digest
 
 __all__ = ["Target"]
 

@@ -9,11 +9,11 @@ from uuid import UUID, uuid4
 
 import orjson
 
+from secure_embed.collection.holding import Holding
+from secure_embed.collection.pause import Pause
+from secure_embed.collection.resealing import settle
 from secure_embed.errors import Conflict, NotFound
-from secure_embed.holding import Holding
 from secure_embed.keys import CatalogueKeys, CatalogueValue, CollectionKeys, Keyring, KeyStore, TagKind
-from secure_embed.pause import Pause
-from secure_embed.resealing import settle
 from secure_embed.store import RecordStore, SealedCollection
 from secure_embed.types import AttributeType, Collection, Space, Ticket
 

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from secure_embed.collection.pause import Pause
+from secure_embed.collection.resealing import open_all, reseal
+from secure_embed.collection.saved_codes import CodesOrigin, SavedCodes, Standing
 from secure_embed.errors import Conflict, IntegrityFailure, InvalidRequest, SealedValueUnreadable, Unavailable
 from secure_embed.index import Added, Codebook, RabitqShard, sample_for, should_retrain
 from secure_embed.keys import CollectionKeys, IndexValue, KeyStore, Shredded, TagKind, attribute_parts
-from secure_embed.pause import Pause
-from secure_embed.resealing import open_all, reseal
-from secure_embed.saved_codes import CodesOrigin, SavedCodes, Standing
 from secure_embed.store import Appended, Change, RecordStore, RequestKey, SealedRow
 from secure_embed.types import (
     Action,

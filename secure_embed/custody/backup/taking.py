@@ -13,12 +13,12 @@ from threading import Lock
 from uuid import UUID, uuid4
 
 from secure_embed.audit import AuditLog
-from secure_embed.backup.checking import records_opened
-from secure_embed.backup.manifest import Manifest, Part
-from secure_embed.backup.target import Target
+from secure_embed.collection import Pause
+from secure_embed.custody.backup.checking import records_opened
+from secure_embed.custody.backup.manifest import Manifest, Part
+from secure_embed.custody.backup.target import Target
 from secure_embed.errors import Conflict, IntegrityFailure, InvalidRequest
 from secure_embed.keys import Keyring
-from secure_embed.pause import Pause
 
 __all__ = ["BackupTaken", "Backups"]
 

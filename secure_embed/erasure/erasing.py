@@ -19,12 +19,11 @@ from uuid import UUID, uuid4
 import orjson
 
 from secure_embed.audit import AuditEvent, AuditLog, Phase, leaf_hash
+from secure_embed.collection import Holding, Holdings
+from secure_embed.erasure.holds import Holds
+from secure_embed.erasure.receipts import Destroyed, Ranges, receipt_text, to_ranges
 from secure_embed.errors import NotFound, SecureEmbedError
-from secure_embed.holding import Holding
-from secure_embed.holdings import Holdings
-from secure_embed.holds import Holds
 from secure_embed.keys import CatalogueKeys, CatalogueValue
-from secure_embed.receipts import Destroyed, Ranges, receipt_text, to_ranges
 from secure_embed.risk import RiskControl
 from secure_embed.store import RecordStore, StateKind
 from secure_embed.trail import Trails

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from secure_embed.collection.saved_codes import Standing
 from secure_embed.errors import Conflict, IntegrityFailure
 from secure_embed.index import RabitqShard
-from secure_embed.saved_codes import Standing
 from secure_embed.types import Equals, RowFilter, TruthValue
 
 VECTORS = Path(__file__).parents[2] / "vectors"
