@@ -287,7 +287,7 @@ def agreement(root: Path, encoder: Any, originals: dict[int, Any], batch: int) -
         holding = deployment.holdings.named(COLLECTION)
         for number, vectors in originals.items():
             out = np.zeros(vectors.shape, np.float16)
-            holding._open_vectors(np.arange(number * batch, number * batch + len(vectors)), out)
+            holding._rows.open_vectors(np.arange(number * batch, number * batch + len(vectors)), out)
             equal += int((out.view(np.uint16) == vectors.astype("<f2").view(np.uint16)).all(axis=1).sum())
             total += len(vectors)
     return equal / total

@@ -201,7 +201,7 @@ def test_killed_at_any_moment_the_next_start_answers_as_if_there_were_no_file(fo
         one = OneHolding(folder)
         with_file = one.found()
         origins.add(str(one.holding.codes_origin))
-        one.holding._saved, one.holding._shard = None, None
+        one.holding._codes._saved, one.holding._codes._shard = None, None
         assert one.found() == with_file
         assert added - erasing <= set(with_file)
         assert not erased & set(with_file)

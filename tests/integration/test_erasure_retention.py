@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from secure_embed.audit import verify_note
-from secure_embed.collection import holding
+from secure_embed.collection import rows
 from tests.conftest import House
 from tests.worded import complaint, erasing, worded_house
 
@@ -69,10 +69,10 @@ def test_the_date_is_part_of_what_an_idempotency_key_stands_for(house: House) ->
 
 def test_nothing_is_answered_of_a_record_whose_end_has_come(filled: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before any sweep has run; a second earlier it was answered. It can still be erased."""
-    monkeypatch.setattr(holding, "time", SimpleNamespace(time=lambda: end_unix - 1))
+    monkeypatch.setattr(rows, "time", SimpleNamespace(time=lambda: end_unix - 1))
     assert fetch(filled, 1).status_code == 200
     assert complaint(1)["id"] in found(filled, 1)
-    monkeypatch.setattr(holding, "time", SimpleNamespace(time=lambda: end_unix))
+    monkeypatch.setattr(rows, "time", SimpleNamespace(time=lambda: end_unix))
     assert (fetch(filled, 1).status_code, fetch(filled, 2).status_code) == (404, 200)
     assert found(filled, 1) <= {complaint(n)["id"] for n in range(0, 12, 2)}
     path = f"/v1/collections/complaints/records/{complaint(1)['id']}"

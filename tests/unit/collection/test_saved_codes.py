@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from secure_embed.collection import holding, saved_codes
+from secure_embed.collection import codes, saved_codes
 from secure_embed.collection.saved_codes import CodesOrigin
 from secure_embed.errors import Unavailable
 from secure_embed.index import Codebook, RabitqShard
+from secure_embed.keys import IndexValue
 from tests.one_holding import OneHolding
 
 
@@ -147,7 +148,7 @@ def test_a_new_codebook_makes_the_saved_codes_stale(one: OneHolding) -> None:
     ).to_bytes()
     one.kill()
     one.open()
-    one.store.put_codebook(one.collection.uuid, 2, one.keys.seal_index(holding.IndexValue.CODEBOOK, newer))
+    one.store.put_codebook(one.collection.uuid, 2, one.keys.seal_index(IndexValue.CODEBOOK, newer))
     assert (one.found(), origin(one)) == (list(range(30)), CodesOrigin.STALE)
 
 
@@ -166,7 +167,7 @@ def test_data_that_was_put_back_does_not_meet_codes_of_another_history(one: OneH
     assert (one.found(), origin(one)) == (list(range(10)), CodesOrigin.STALE)
     one.kill()
     one.open()
-    one.holding._saved = None  # goes on without touching the file
+    one.holding._codes._saved = None  # goes on without touching the file
     one.add(5)
     one.kill()
     one.open()
@@ -228,7 +229,7 @@ def test_a_full_medium_leaves_no_half_written_file_and_stops_nothing(
 
 
 def test_codes_that_had_to_be_built_are_saved_then_and_there(one: OneHolding, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(holding, "save_records_min", 10)
+    monkeypatch.setattr(codes, "save_records_min", 10)
     one.add(10)
     one.reopened(killed=True)
     assert origin(one) is CodesOrigin.ABSENT
@@ -239,7 +240,7 @@ def test_codes_that_had_to_be_built_are_saved_then_and_there(one: OneHolding, mo
 def test_without_a_folder_codes_are_built_at_each_start(tmp_path: Path) -> None:
     one = OneHolding(tmp_path)
     one.add(5)
-    one.holding._saved = None
+    one.holding._codes._saved = None
     assert not one.holding.save_codes()
     one.reopened()
     assert origin(one) is CodesOrigin.ABSENT
