@@ -218,8 +218,9 @@ def plain_moments(
 
 def settings_of_allocator(pid: int) -> dict[str, str]:
     """What the service runs with, which it may have set itself: host.overwrite_freed_memory."""
-    variables = Path(f"/proc/{pid}/environ").read_bytes().decode().split("\0")
-    pairs = (variable.partition("=") for variable in variables)
+    # glibc ends each tunable with a zero byte when it reads them, so that one variable lies there in several parts.
+    raw = Path(f"/proc/{pid}/environ").read_bytes().replace(b"\0glibc.", b":glibc.").decode()
+    pairs = (variable.partition("=") for variable in raw.split("\0"))
     return {name: value for name, _, value in pairs if name in {"GLIBC_TUNABLES", "PYTHONMALLOC"}}
 
 
