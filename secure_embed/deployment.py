@@ -78,17 +78,24 @@ class Deployment:
 def _jobs(core: Core) -> list[Job]:
     upkeep = core.settings.upkeep
 
-    def at_night() -> None:
+    def erasures() -> None:
         if datetime.now(UTC).hour == upkeep.nightly_hour_utc:
             core.erasing.complete()
+        else:
+            core.erasing.resume()  # what a fault cut off, a full disk say
+
+    def retention() -> None:
+        until = time.monotonic() + upkeep.sweep_seconds
+        while core.erasing.sweep(int(time.time())) and time.monotonic() < until:
+            pass
 
     def save_codes() -> None:
         for holding in core.holdings.opened():
             holding.save_codes()
 
     return [
-        Job(name="retention", every_s=upkeep.sweep_seconds, run=lambda: core.erasing.sweep(int(time.time()))),
-        Job(name="erasures", every_s=hour_s / 4, run=at_night),
+        Job(name="retention", every_s=upkeep.sweep_seconds, run=retention),
+        Job(name="erasures", every_s=hour_s / 4, run=erasures),
         Job(name="codes", every_s=hour_s / 6, run=save_codes),
         Job(name="requests", every_s=hour_s, run=lambda: core.store.expire_requests(int(time.time()))),
         Job(name="mark", every_s=hour_s, run=core.rollback.remember),

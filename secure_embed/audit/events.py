@@ -70,6 +70,7 @@ _OCSF: Mapping[str, tuple[int, int]] = {
     "keys.rotated": (6002, 8),
     "keys.resealed": (6005, 9),
     "version.destroyed": (6005, 7),
+    "erasure.done": (6005, 7),
 }
 _OTHER = (6003, 99)
 

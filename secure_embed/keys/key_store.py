@@ -160,7 +160,7 @@ class SqlcipherKeyStore:
             run.execute(_end_codes, (number,))
         # Always, not only when something was deleted now: an earlier call may have stopped between the two.
         self.database.empty_write_ahead_log()
-        return Shredded(positions=tuple(sorted(gone)), key_version=version, version_destroyed=False)
+        return Shredded(positions=tuple(sorted(gone)), key_version=version)
 
     # --- offers ----------------------------------------------------------------------------------------------------
 

@@ -97,7 +97,6 @@ class KeyBatch:
 class Shredded:
     positions: tuple[Position, ...]  # keys that existed and are gone; ascending
     key_version: int  # the version of the collection key that had wrapped them
-    version_destroyed: bool  # whether that version itself is gone: then no copy of the rows opens without a copy of it
 
 
 class KeyStore(Protocol):
