@@ -46,7 +46,6 @@ class CreateCollection(_Changing):
 
     def answered(self, answer: Answer) -> list[Defect]:
         if answer.status != 201:
-            self.world.history.refused(self.attempt)
             return self._unexpected(answer)
         self.world.history.acknowledged(self.attempt)
         self.world.collections.append(self.name)
@@ -83,12 +82,11 @@ class Ingest(_Changing):
         self.attempt = self.world.history.add(self.things)
 
     def answered(self, answer: Answer) -> list[Defect]:
-        if answer.status != 201:
+        if answer.code == "collection_not_found":
             self.world.history.refused(self.attempt)
-            gone = answer.code == "collection_not_found"
-            return (
-                self.world.collection_absent(self.collection, self.attempt.sent) if gone else self._unexpected(answer)
-            )
+            return self.world.collection_absent(self.collection, self.attempt.sent)
+        if answer.status != 201:
+            return self._unexpected(answer)
         self.world.history.acknowledged(self.attempt)
         if answer.body["records"] != len(self.things) or answer.body["replayed"]:
             return [
@@ -162,10 +160,11 @@ class EraseRecord(_Changing):
         if answer.status == 404:  # another erasure was quicker
             history.refused(self.attempt)
             return history.absent(self.key, self.attempt.sent, history.tick())
-        if answer.status not in {200, 201}:
+        if answer.code == "legal_hold" and self.subject is not None:
             history.refused(self.attempt)
-            held = answer.code == "legal_hold" and self.subject is not None
-            return self.world.refused_for_hold(self.subject, self.attempt.sent) if held else self._unexpected(answer)
+            return self.world.refused_for_hold(self.subject, self.attempt.sent)
+        if answer.status not in {200, 201}:
+            return self._unexpected(answer)
         history.acknowledged(self.attempt)
         if answer.body["note"]:
             self.world.notes.append(answer.body["note"])
@@ -198,12 +197,13 @@ class EraseSubject(_Changing):
 
     def answered(self, answer: Answer) -> list[Defect]:
         history = self.world.history
-        if answer.status != 201:
+        if answer.code == "legal_hold":
             history.refused(self.attempt)
-            if answer.code == "legal_hold":
-                return self.world.refused_for_hold(self.subject, self.attempt.sent)
-            if answer.code == "collection_not_found" and self.within is not None:
-                return self.world.collection_absent(self.within[0], self.attempt.sent)
+            return self.world.refused_for_hold(self.subject, self.attempt.sent)
+        if answer.code == "collection_not_found" and self.within is not None:
+            history.refused(self.attempt)
+            return self.world.collection_absent(self.within[0], self.attempt.sent)
+        if answer.status != 201:
             return self._unexpected(answer)
         found = history.erased_count(self.attempt, answer.body["records"], history.tick())
         if answer.body["records"]:

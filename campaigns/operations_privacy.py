@@ -35,7 +35,6 @@ class PlaceHold(Operation):
 
     def answered(self, answer: Answer) -> list[Defect]:
         if answer.status != 201:
-            self.world.history.refused(self.attempt)
             return self._unexpected(answer)
         self.world.history.acknowledged(self.attempt)
         self.world.holds[self.name] = answer.body["id"]
@@ -69,7 +68,6 @@ class ReleaseHold(Operation):
 
     def answered(self, answer: Answer) -> list[Defect]:
         if answer.status != 200:
-            self.world.history.refused(self.attempt)
             return self._unexpected(answer)
         self.world.history.acknowledged(self.attempt)
         return []
@@ -175,11 +173,11 @@ class EraseCollection(Operation):
 
     def answered(self, answer: Answer) -> list[Defect]:
         history = self.world.history
-        if answer.status not in {200, 201}:
+        if answer.code == "legal_hold":
             history.refused(self.attempt)
-            if answer.code == "legal_hold":
-                self.world.collections.append(self.name)
-                return self.world.refused_for_hold(None, self.attempt.sent)
+            self.world.collections.append(self.name)
+            return self.world.refused_for_hold(None, self.attempt.sent)
+        if answer.status not in {200, 201}:
             return self._unexpected(answer)
         history.acknowledged(self.attempt)
         if answer.body["note"]:

@@ -147,4 +147,6 @@ class Operation(ABC):
         """The service died first, or it answered 5xx."""
 
     def _unexpected(self, answer: Answer) -> list[Defect]:
+        """What it did is unknown then, as if it had not been answered."""
+        self.unanswered()
         return [Defect("answer", f"{self.kind} was answered {answer.status} {answer.code}")]
