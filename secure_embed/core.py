@@ -104,7 +104,7 @@ class Core:
 
     def _open_work(self, opened: ExitStack) -> None:
         settings, keyring, log = self.settings, self.keyring, self.log
-        self.trails = Trails(log, keyring.secret(Secret.LOG_HMAC))
+        self.trails = Trails(log, lambda: keyring.secret(Secret.LOG_HMAC))
         profiles = load_profiles(settings.path(settings.policies.folder) / "risk", development=settings.dev)
         self.risk = RiskControl(profiles, self.ledger)
         self.holds = Holds(store=self.store, catalogue=self.catalogue, holdings=self.holdings)

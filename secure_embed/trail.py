@@ -37,7 +37,8 @@ class Call:
 class Trails:
     """Makes trails; holds the log and the key of its keyed hashes."""
 
-    def __init__(self, log: AuditLog, key: bytes) -> None:
+    def __init__(self, log: AuditLog, key: Callable[[], bytes]) -> None:
+        """``key``: gives the key of keyed hashes, 32 bytes; it is not kept here."""
         self.log = log
         self._key = key
 
@@ -46,7 +47,7 @@ class Trails:
 
     def hashed(self, kind: Literal["query", "filter", "record", "subject"], value: str) -> str:
         """Hex HMAC-SHA-256 under the log's key; the kind goes in, so that equal texts of two kinds differ."""
-        return hmac.digest(self._key, f"{kind}\x00{value}".encode("utf-8", "surrogatepass"), "sha256").hex()
+        return hmac.digest(self._key(), f"{kind}\x00{value}".encode("utf-8", "surrogatepass"), "sha256").hex()
 
     def own(self, action: str, *, count: int, **details: str | int | bool) -> "OwnTrail":
         """For an erasure of the service's own: one that a crash cut off, or that a date asked for. Durable on return."""

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from secure_embed.errors import ConfigurationError, SealedValueUnreadable, Unavailable
+from secure_embed.errors import ConfigurationError, SealedValueUnreadable
+from secure_embed.keys.locked import LockedMemory
 from secure_embed.keys.private_files import read_bounded, read_passphrase, write_new
 from secure_embed.keys.protocol import ProviderDescription
 from secure_embed.keys.sealing import HEADER, key_bytes, open_bound, seal_bound, sealed_overhead_bytes
@@ -35,10 +36,11 @@ class PassphraseProvider:
     """A ``KeyProvider``. Made by :meth:`create` or :meth:`open`. Safe to call from several threads."""
 
     def __init__(self, root: bytearray, key_id: str, cost: tuple[int, int, int]) -> None:
-        self._root = root
+        self._memory = LockedMemory()
+        self._root = self._memory.hold(root)
+        root[:] = bytes(len(root))
         self._key_id = key_id
         self._cost = cost
-        self._closed = False
 
     @classmethod
     def create(cls, path: Path, passphrase_file: Path) -> "PassphraseProvider":
@@ -92,11 +94,11 @@ class PassphraseProvider:
         """65 bytes: a sealed value whose additional data holds ``context``."""
         if len(key) != key_bytes:
             raise ValueError("a key has 32 bytes")
-        return seal_bound(self._usable_root(), key, b"secure_embed/root-wrap/v1" + HEADER + context)
+        return seal_bound(self._root.copy(), key, b"secure_embed/root-wrap/v1" + HEADER + context)
 
     def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
         additional = b"secure_embed/root-wrap/v1" + HEADER + context
-        key = open_bound(self._usable_root(), wrapped, additional, where="a key wrapped by the root")
+        key = open_bound(self._root.copy(), wrapped, additional, where="a key wrapped by the root")
         if len(key) != key_bytes:
             raise SealedValueUnreadable("a key wrapped by the root")
         return key
@@ -107,7 +109,7 @@ class PassphraseProvider:
 
     def check(self) -> None:
         """The root key lies in memory: nothing but :meth:`close` takes it away."""
-        self._usable_root()
+        self._root.copy()
 
     def describe(self) -> ProviderDescription:
         memory, passes, threads = self._cost
@@ -124,14 +126,7 @@ class PassphraseProvider:
 
     def close(self) -> None:
         """Overwrite the root key. Copies that CPython or OpenSSL made on the way are beyond reach."""
-        self._closed = True
-        self._root[:] = bytes(len(self._root))
-
-    def _usable_root(self) -> bytes:
-        root = bytes(self._root)  # taken before the question: close() marks first, then wipes
-        if self._closed:
-            raise Unavailable("the key provider is closed", code="keys_closed")
-        return root
+        self._memory.close()
 
 
 @contextmanager

@@ -27,9 +27,9 @@ pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="only root may look into a process that is not dumpable"),
 ]
 
-# Copies beside the held ones, each for the life of the process: OpenSSL's of the log's signing key, the HMAC key of the
-# trails, and the root key of a passphrase. docs/decisions/0015-memory-and-host.md.
-elsewhere_max = {"log_signing": 1, "log_hmac": 1, "root": 1}
+# A copy beside the held one, for the life of the process: OpenSSL's of the log's signing key.
+# docs/decisions/0015-memory-and-host.md.
+elsewhere_max = {"log_signing": 1}
 
 
 def fill(cast):
