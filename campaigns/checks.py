@@ -20,6 +20,7 @@ __all__ = ["check_backup", "check_log", "check_service"]
 lately_max = 60  # records of the last life looked at, beside all whose fate is open
 sampled = 15  # records of earlier lives looked at in each
 queried = 12
+restored = 200  # records looked at in a backup that was restored
 again_share = 0.7  # of unanswered batches that are sent once more
 
 
@@ -101,19 +102,22 @@ def check_log(root: Path, driver: Driver, world: World, *, cut: bool = False) ->
     return [Defect("log", what) for what in wrong[:5] if not (cut and what.startswith("journal: "))]
 
 
-def check_backup(world: World, root: Path, backup: Backup) -> list[Defect]:
+def check_backup(world: World, root: Path, backup: Backup, chance: random.Random) -> list[Defect]:
     """A backup restores, and what it holds is a state from between its being asked for and acknowledged."""
-    restored = root.parent / f"restored-{backup.sent}"
+    place = root.parent / f"restored-{backup.sent}"
     history = world.history
     found: list[Defect] = []
     try:
-        restore(backup.data, backup.keys, restored, passphrase_file=root / "secrets" / "root.passphrase")
+        restore(backup.data, backup.keys, place, passphrase_file=root / "secrets" / "root.passphrase")
         for folder in ("tls", "development-issuer"):  # no backup holds a listener's key
-            if not (restored / folder).is_dir() or not any((restored / folder).iterdir()):
-                shutil.copytree(root / folder, restored / folder, dirs_exist_ok=True)
-        with Inside(restored) as inside:
-            for key in filter(is_record, history.known()):
-                answer = inside.ask(Fetch(world, history.thing(key)).ask())
+            if not (place / folder).is_dir() or not any((place / folder).iterdir()):
+                shutil.copytree(root / folder, place / folder, dirs_exist_ok=True)
+        with Inside(place) as inside:
+            # Whose end has come since then is not answered from a copy either.
+            records = [key for key in history.known() if is_record(key) and history.lasts(key)]
+            chosen = chance.sample(records, min(restored, len(records)))
+            asks = [Fetch(world, history.thing(key)).ask() for key in chosen]
+            for key, answer in zip(chosen, inside.ask_all(asks), strict=True):
                 found += (
                     history.present(key, answer.body["text"], backup.sent, backup.answered)
                     if answer.status == 200

@@ -36,7 +36,7 @@ from secure_embed.cli.demo.service import free_port
 clients = 6
 sweep_s = 1  # records past their end go this often
 rotates_s_max = 30.0
-restored_max = 4  # backups of each deployment
+restored_max = 3  # backups of each deployment
 cut_share = 0.7  # of the lives on a disk of their own: power cut in place of SIGKILL alone
 disk_mebibytes = 256
 # What SQLCipher itself says of a page that does not open: when the power is gone, or when two keys are tried.
@@ -135,11 +135,15 @@ class House:
         service = Service(self._zygote, self.root)
         kill.end = partial(self._end, service, cut)
         kill.begins("start", statistics.median(self.start_s) * 1.1 if self.start_s else 0.3)
-        if service.ready():
-            self.start_s.append(time.monotonic() - service.began)
-            if self._checked(kill, chance):
-                self._since = since
-                self._load(kill, chance)
+        try:
+            if service.ready():
+                self.start_s.append(time.monotonic() - service.began)
+                if self._checked(kill, chance):
+                    self._since = since
+                    self._load(kill, chance)
+        except BaseException:  # a fault of the campaign, or an interruption: nothing may run on
+            service.kill()
+            raise
         status = service.wait()
         kill.over()
         if cut:
@@ -188,8 +192,9 @@ class House:
             self.driver.defects.append(Defect("died", "the service did not end well when asked"))
         self.driver.defects += check_log(self.root, self.driver, self.world)
         self.driver.defects += self._spoken()
-        for backup in random.Random(0).sample(self.world.backups, min(restored_max, len(self.world.backups))):
-            self.driver.defects += check_backup(self.world, self.root, backup)
+        chance = random.Random(0)
+        for backup in chance.sample(self.world.backups, min(restored_max, len(self.world.backups))):
+            self.driver.defects += check_backup(self.world, self.root, backup, chance)
 
     def _let_rotate(self) -> None:
         """What was cut off goes on, and comes to an end."""

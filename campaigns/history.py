@@ -66,6 +66,7 @@ class _Line:
     erasures: list[Attempt] = field(default_factory=list)
     brushed: list[Attempt] = field(default_factory=list)  # erasures of its subject that overlap its being added
     torn: int = 0  # times that it was sent and cut off: its key may be there, without a row
+    ends: bool = False  # by itself, at a date
 
     def may_be_present(self, start: int, end: int) -> bool:
         if self.add.state == "refused" or self.add.sent > end:
@@ -172,6 +173,8 @@ class History:
         """The service itself erases them then."""
         with self._lock:
             heappush(self._ends, (unix - clock_s, next(self._ticks), list(keys), None))
+            for key in keys:
+                self._lines[key].ends = True
 
     def acknowledged(self, attempt: Attempt) -> None:
         self._end(attempt, "done")
@@ -296,6 +299,10 @@ class History:
         with self._lock:
             line = self._lines[key]
             return line.add.state == "done" and not any(e.state != "refused" for e in (*line.erasures, *line.brushed))
+
+    def lasts(self, key: Key) -> bool:
+        """Has no date at which it ends by itself."""
+        return not self._lines[key].ends
 
     def since(self, tick: int) -> list[Key]:
         """Things that an attempt since ``tick`` was about."""
