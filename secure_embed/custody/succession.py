@@ -6,8 +6,8 @@ Each begins with a successor of the keyring, durable beside it (``keys.successor
 
 import logging
 import os
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -210,14 +210,19 @@ def _settle_root(settings: Settings, left: LeftOver, _clock: Callable[[], float]
     left.abandon()
 
 
+@contextmanager
+def _opened(settings: Settings, left: LeftOver) -> Iterator[tuple[Keyring, Successor]]:
+    """Both keyrings, where one root wraps both; wiped behind the block."""
+    with (
+        closing(open_provider(settings, settings.root / ROOT)) as provider,
+        closing(Keyring.open(settings.root / KEYRING, provider)) as keyring,
+        closing(left.open(provider)) as successor,
+    ):
+        yield keyring, successor
+
+
 def _settle_log(settings: Settings, left: LeftOver, _clock: Callable[[], float]) -> None:
-    with ExitStack() as opened:
-        provider = open_provider(settings, settings.root / ROOT)
-        opened.callback(provider.close)
-        keyring = Keyring.open(settings.root / KEYRING, provider)
-        opened.callback(keyring.close)
-        successor = left.open(provider)
-        opened.callback(successor.close)
+    with _opened(settings, left) as (keyring, successor):
         old, new = (log_signer(each, keyring.deployment_id) for each in (keyring, successor))
         if end_key(settings.root / LOG, [old.verifier, new.verifier]) == new.verifier:
             _add_verifier(settings.root / VERIFIER_KEY, new)
@@ -228,13 +233,7 @@ def _settle_log(settings: Settings, left: LeftOver, _clock: Callable[[], float])
 
 def _settle_store(settings: Settings, left: LeftOver, clock: Callable[[], float]) -> None:
     """Forwards: each database opens with the one key or the other, and the new ones are durable."""
-    with ExitStack() as opened:
-        provider = open_provider(settings, settings.root / ROOT)
-        opened.callback(provider.close)
-        keyring = Keyring.open(settings.root / KEYRING, provider)
-        opened.callback(keyring.close)
-        successor = left.open(provider)
-        opened.callback(successor.close)
+    with _opened(settings, left) as (keyring, successor):
         for name, secret in DATABASE_SECRETS.items():
             try:
                 open_database(name, settings.root, successor.secret(secret), clock).close()
