@@ -179,10 +179,11 @@ def test_health_is_on_a_listener_of_its_own(running):
 
 
 def test_commands_speak_to_the_service(running, tmp_path):
-    """`collection`, `ingest`, `query` and `erase` as a person uses them."""
+    """`collection`, `ingest`, `query`, `erase`, `keys rotate` and `backup` as a person uses them."""
     root, _, _ = running
+    officer = {"scopes": ["keys:admin"], "department": "security", "purpose": "key-management"}
 
-    def run(*arguments, scopes=(), status=0, **claims):
+    def run(*arguments, scopes=(), status=0, folder="--root", **claims):
         token = tmp_path / "token"
         minted = ["token", "--root", str(root), "--subject", "someone"]
         for scope in scopes:
@@ -190,7 +191,7 @@ def test_commands_speak_to_the_service(running, tmp_path):
         for name, value in claims.items():
             minted += [f"--{name}", str(value)]
         token.write_text(command(*minted).stdout)
-        more = ["--root", str(root), "--token-file", str(token)]
+        more = [folder, str(root), "--token-file", str(token)]
         if "purpose" in claims:
             more += ["--purpose", claims["purpose"]]
         return command(*arguments, *more, status=status)
@@ -225,5 +226,11 @@ def test_commands_speak_to_the_service(running, tmp_path):
     erased = run("erase", "--subject", "p3", scopes=["records:erase"], department="privacy", purpose="erasure")
     assert "1 records erased" in erased.stdout
     assert "erasure-receipt/v1" in erased.stdout
+    for what in (["--root"], ["--collection", "clinical-notes", "--reseal"], ["--log"], ["--store"]):
+        assert "done" in run("keys", "rotate", *what, folder="--deployment", **officer).stdout
+    refused = run("keys", "rotate", "-C", "absent", folder="--deployment", status=4, **officer)
+    assert "collection_not_found" in refused.stderr
+    refused = run("backup", "--to", str(tmp_path / "copies"), status=2, **officer)
+    assert "backup_folder_refused" in refused.stderr
     (tmp_path / "broken.jsonl").write_text('{"id": "x"\n')
     run("ingest", str(tmp_path / "broken.jsonl"), "-C", "clinical-notes", scopes=["records:write"], status=2)
