@@ -74,7 +74,13 @@ class ListKeys(Operation):
         if answer.status != 200:
             return self._unexpected(answer)
         states = {rotation["id"]: rotation["state"] for rotation in answer.body["rotations"]}
-        errors = {rotation["error"] for rotation in answer.body["rotations"] if rotation["state"] == "failed"}
+        errors = {
+            rotation["error"]
+            for rotation in answer.body["rotations"]
+            # A collection that was erased meanwhile has no name any more, and nothing to rotate.
+            if rotation["state"] == "failed"
+            and (rotation["kind"] != "collection" or rotation["collection"] is not None)
+        }
         found = [Defect("rotation", f"a rotation failed: {error}") for error in errors - self.world.failures]
         self.world.failures |= errors
         for identifier, state in self._before.items():

@@ -43,7 +43,7 @@ def touch(root: Path, specimen: Specimen, state: str, vkeys: list[str]) -> Touch
         refused=told["refused"],
         fell=told["fell"],
         answers={name: Seen(*seen) for name, seen in told["answers"].items()},
-        details=tuple(told["details"]),
+        details=tuple(detail.replace(f"{root}/", "") for detail in told["details"]),
         leaked=leaked,
     )
     if touched.refused or touched.fell:
