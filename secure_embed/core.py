@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Self
 
@@ -120,6 +121,7 @@ class Core:
             backups_kept_days=settings.keys.backup_retention_days,
         )
         self.erasing.resume()
+        exclusive = Lock()
         databases = {
             "keys/keys.db": self.key_store.database,
             "data/data.db": self.store.database,
@@ -138,6 +140,7 @@ class Core:
             catalogue=self.catalogue,
             holdings=self.holdings,
             log=log,
+            exclusive=exclusive,
             steps={"root": self.successions.root, "log": self.successions.log, "store": self.successions.store},
         )
         opened.callback(self.rotating.close)
@@ -147,6 +150,7 @@ class Core:
             copies={name: database.copy_to for name, database in databases.items()},
             log=log,
             pause=self.pause,
+            exclusive=exclusive,
             folders=tuple(settings.path(folder) for folder in settings.backup.folders),
         )
 

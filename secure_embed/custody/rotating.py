@@ -50,7 +50,8 @@ class _Stopped(Exception):
 
 
 class Rotating:
-    """Thread safe. ``steps``: what the kinds without a collection do; each returns details for the log."""
+    """Thread safe. ``steps``: what the kinds without a collection do; each returns details for the log.
+    ``exclusive``: held meanwhile."""
 
     def __init__(
         self,
@@ -60,12 +61,14 @@ class Rotating:
         holdings: Holdings,
         log: AuditLog,
         steps: Mapping[Kind, Callable[[], Detail]],
+        exclusive: Lock,
     ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._holdings = holdings
         self._log = log
         self._steps = steps
+        self._exclusive = exclusive
         self._lock = Lock()
         self._stopping = Event()
         self._worker: Thread | None = None
@@ -128,13 +131,15 @@ class Rotating:
             except _Stopped:
                 return
             except SecureEmbedError as fault:
-                self._end(identifier, state="failed", error=fault.code)
+                gone = rotation.collection is not None and self._holdings.name_of(UUID(rotation.collection)) is None
+                self._end(identifier, state="failed", error="collection_not_found" if gone else fault.code)
             except Exception:  # noqa: BLE001 - a background thread has nobody above it who could be told
                 self._end(identifier, state="failed", error=SecureEmbedError.default_code)
 
     def _run(self, identifier: UUID, rotation: Rotation) -> None:
         if rotation.collection is None:
-            details = dict(self._steps[rotation.kind]())
+            with self._exclusive:  # a backup is of one root, one signing key and one key a database
+                details = dict(self._steps[rotation.kind]())
             self._note("keys.rotated", {"kind": rotation.kind, **details})
         else:
             holding = self._holdings.by_uuid(UUID(rotation.collection))

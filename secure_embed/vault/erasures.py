@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 from secure_embed.answers import Erasure
 from secure_embed.collection import Holding
 from secure_embed.erasure import Erasing, ErasureState, Kind, What
+from secure_embed.errors import NotFound
 from secure_embed.trail import Call, Trail
 from secure_embed.types import Action, Receipt
 from secure_embed.vault.entrance import Entrance
@@ -43,7 +44,14 @@ class Erasures:
         principal = self._way.gate.identify(trail)
         asked = names or self._way.holdings.names()
         allowed = self._way.gate.erases_all_in(trail, principal, asked, named=names is not None)
-        return [self._way.holdings.named(name) for name in allowed]
+        found = []
+        for name in allowed:
+            try:
+                found.append(self._way.holdings.named(name))
+            except NotFound:  # it came to its end meanwhile, and all in it
+                if names is not None:
+                    raise
+        return found
 
     def _erase(self, trail: Trail, what: What, *, kind: Kind, reason: str) -> Erasure:
         identifier = uuid4()

@@ -194,3 +194,28 @@ def test_writers_wait_for_a_backup_and_queries_do_not(filled, tmp_path):
         again.close()
     with Core(Settings.load(tmp_path / "restored", dev=True)) as core:
         assert core.holdings.names() == ["clinical-notes", "complaints"]
+
+
+def test_a_backup_and_new_keys_of_the_whole_deployment_do_not_meet(filled, tmp_path):
+    """One of them waits: a copy is of one root, one signing key and one key a database, and restores."""
+    import threading
+
+    house = filled
+    stop, rotated = threading.Event(), []
+
+    def rotate() -> None:
+        kinds = ("log", "root", "store")
+        while not stop.is_set():
+            rotated.append(house.rotate(kinds[len(rotated) % 3])["state"])
+
+    rotating = threading.Thread(target=rotate)
+    rotating.start()
+    taken = [back_up(house, tmp_path / "backups") for _ in range(4)]
+    stop.set()
+    rotating.join()
+    assert {answer.status_code for answer in taken} <= {201, 409}
+    assert set(rotated) == {"done"}
+    whole = [answer.json() for answer in taken if answer.status_code == 201]
+    assert whole
+    for number, backup in enumerate(whole):
+        restored(house, backup, tmp_path, name=f"restored-{number}").close()

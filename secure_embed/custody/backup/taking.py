@@ -26,6 +26,7 @@ Copy = Callable[[Path], None]
 KEY_FILES = ("keys/root.json", "keys/keyring.json")
 OPEN_FILES = ("secure-embed.toml", "log-verifier.key", "policies")
 SEGMENTS, LOG = Path("data/segments"), Path("log")
+wait_s = 20.0  # a root or log key takes less; databases of gigabytes take longer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,8 @@ class BackupTaken:
 
 
 class Backups:
-    """``copies``: path of a database below the deployment -> what copies it, consistently, to a new place. ``folders``: below which a backup may lie; others are refused."""
+    """``copies``: path of a database below the deployment -> what copies it, consistently, to a new place. ``folders``: below which a backup may lie; others are refused.
+    ``exclusive``: held while a backup is taken, checked and signed, and while keys of the whole deployment are replaced."""
 
     def __init__(
         self,
@@ -50,6 +52,7 @@ class Backups:
         copies: Mapping[str, Copy],
         log: AuditLog,
         pause: Pause,
+        exclusive: Lock,
         folders: tuple[Path, ...],
     ) -> None:
         self._root = root
@@ -58,19 +61,19 @@ class Backups:
         self._log = log
         self._pause = pause
         self._folders = tuple(folder.resolve() for folder in folders)
-        self._lock = Lock()
+        self._exclusive = exclusive
 
     def take(self, to: Path, keys_to: Path) -> BackupTaken:
-        """Raises ``InvalidRequest`` (``backup_folder_refused``), ``Conflict`` (``backup_running``), and
-        ``IntegrityFailure`` when what was written does not open; nothing is left behind then."""
+        """Raises ``InvalidRequest`` (``backup_folder_refused``), ``Conflict`` (``backup_running``: another one, or root, log
+        or database keys are being replaced and have not ended within ``wait_s``), and ``IntegrityFailure`` when what was written does not open; nothing is left behind then."""
         for folder in (to, keys_to):
             self._ensure_allowed(folder)
-        if not self._lock.acquire(blocking=False):
-            raise Conflict("another backup is being taken", code="backup_running")
+        if not self._exclusive.acquire(timeout=wait_s):
+            raise Conflict("another backup is being taken, or keys are being replaced", code="backup_running")
         try:
             return self._take(to.resolve(), keys_to.resolve())
         finally:
-            self._lock.release()
+            self._exclusive.release()
 
     def _ensure_allowed(self, folder: Path) -> None:
         resolved = folder.resolve()
