@@ -157,6 +157,9 @@ class House:
     def _end(self, service: Service, cut: bool) -> None:
         if cut:
             assert self._disk is not None
+            # A machine without power answers nobody. Under a process that runs on, a sync that the cut interrupts may
+            # report success: 1 in 200 cuts lost what a bare write and fdatasync had acknowledged.
+            service.freeze()
             self._disk.cut_power()
         service.kill()
 

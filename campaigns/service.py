@@ -93,6 +93,18 @@ class Service:
             self.exit_status = self._zygote.ask(poll=self.pid)["status"]
         return self.exit_status is not None
 
+    def freeze(self) -> None:
+        """SIGSTOP, and wait until no thread runs: what a call to the kernel has begun is through, and nothing is answered
+        from here on."""
+        if self.exit_status is not None:
+            return
+        os.kill(self.pid, signal.SIGSTOP)
+        ends = time.monotonic() + stop_s_max
+        while not _states(self.pid) <= {"T", "Z"}:
+            if time.monotonic() > ends:
+                raise RuntimeError("the service was not stopped")
+            time.sleep(0.0005)
+
     def kill(self) -> None:
         """SIGKILL; only to be called while it has not been waited for, so that the pid is still its own."""
         if self.exit_status is None:
@@ -114,3 +126,14 @@ class Service:
                 raise RuntimeError("the service did not stop when asked")
             time.sleep(0.01)
         return self.wait()
+
+
+def _states(pid: int) -> set[str]:
+    """Of its threads: proc_pid_stat(5)."""
+    found = set()
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        try:
+            found.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+        except OSError:
+            continue  # it has ended
+    return found

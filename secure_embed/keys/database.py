@@ -121,10 +121,12 @@ class SealedDatabase:
     # --- use -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlcipher.Connection]:
+    def transaction(self, *, refusable: bool = False) -> Iterator[sqlcipher.Connection]:
         """A write transaction: committed and durable when the block ends, rolled back when it raises.
 
-        A broken constraint reaches the caller as ``sqlcipher3.dbapi2.IntegrityError``; it knows what that means.
+        ``refusable``: a constraint may refuse what a caller asks for, who gets ``sqlcipher3.dbapi2.IntegrityError``.
+        Elsewhere a broken constraint means that rows are not as they were written: ``IntegrityFailure``
+        (``database_inconsistent``).
         """
         with self._lock, self._faults():
             self._connection.execute("BEGIN IMMEDIATE")
@@ -135,9 +137,13 @@ class SealedDatabase:
                 if self._connection.total_changes != before:
                     self._connection.execute("UPDATE file_generation SET number = number + 1")
                 self._connection.execute("COMMIT")
-            except BaseException:
+            except BaseException as fault:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                if isinstance(fault, sqlcipher.IntegrityError) and not refusable:
+                    raise IntegrityFailure(
+                        f"rows of {self._path.name} contradict each other", code="database_inconsistent"
+                    ) from None
                 raise
             finally:
                 self._writing_thread = None

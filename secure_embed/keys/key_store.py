@@ -61,7 +61,7 @@ class SqlcipherKeyStore:
         sql = "INSERT INTO collections (uuid, collection_key, index_key, lookup_key) VALUES (?, ?, ?, ?)"
         keys = (column(wrapped.collection_key), wrapped.index_key, wrapped.lookup_key)
         try:
-            with self.database.transaction() as run:
+            with self.database.transaction(refusable=True) as run:
                 run.execute("INSERT OR IGNORE INTO root VALUES (1, ?)", (wrapped.root_key_id,))
                 self._ensure_root(wrapped)
                 number = run.execute(sql, (wrapped.uuid.bytes, *keys)).lastrowid

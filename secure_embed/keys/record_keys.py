@@ -14,7 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
-from secure_embed.errors import Conflict, SealedValueUnreadable
+from secure_embed.errors import Conflict, IntegrityFailure, SealedValueUnreadable
 from secure_embed.keys.locked import Held
 from secure_embed.keys.protocol import KeyStore, WrappedKey
 from secure_embed.keys.sealing import (
@@ -136,12 +136,15 @@ class RecordKeys:
 
 def load_table(key_store: KeyStore, uuid: UUID, *, version: int) -> WrappedTable:
     """Every record key of a collection. Raises ``Conflict`` (``key_version_stale``) when one is not of ``version``."""
-    table = WrappedTable(key_store.next_position(uuid))
-    keys = key_store.wrapped(uuid)
-    while batch := list(islice(keys, load_batch_keys)):
-        if any(key.version != version for key in batch):
-            raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
-        table = table.holding([key.position for key in batch], [key.wrapped for key in batch])
+    try:
+        table = WrappedTable(key_store.next_position(uuid))
+        keys = key_store.wrapped(uuid)
+        while batch := list(islice(keys, load_batch_keys)):
+            if any(key.version != version for key in batch):
+                raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
+            table = table.holding([key.position for key in batch], [key.wrapped for key in batch])
+    except (MemoryError, ValueError):  # what numpy says of a table that no memory holds
+        raise IntegrityFailure("keys.db names positions that cannot be", code="key_store_invalid") from None
     return table
 
 

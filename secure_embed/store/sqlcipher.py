@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlcipher3.dbapi2 import Connection, IntegrityError
 
-from secure_embed.errors import Conflict, SecureEmbedError
+from secure_embed.errors import Conflict, IntegrityFailure, SecureEmbedError
 from secure_embed.keys import SealedDatabase
 from secure_embed.store import _batches, _rows, _states
 from secure_embed.store._ending import end_collection, gone
@@ -42,6 +42,8 @@ from secure_embed.store.protocol import (
 from secure_embed.types import Action, Field, Position, Positions, Ticket
 
 __all__ = ["SqlcipherRecordStore"]
+
+uuid_bytes = 16
 
 page_cache_kib = 64 * 1024  # the pages hold sealed values
 _kinds: tuple[Literal["added", "erased", "resealed"], ...] = ("added", "erased", "resealed")
@@ -84,7 +86,7 @@ class SqlcipherRecordStore:
             segments.setdefault(number, []).append(Segment(*of_segment))
         for number, raw, ended, slot_bytes in self._rows("SELECT number, uuid, ended, slot_bytes FROM collection"):
             if ended != gone:
-                uuid = UUID(bytes=raw)
+                uuid = _uuid(raw)
                 known = segments.get(number, ())
                 held = self._made(number, uuid, slot_bytes, known)
                 (self._ending if ended else self._held)[uuid] = held
@@ -105,7 +107,7 @@ class SqlcipherRecordStore:
         sql = "INSERT INTO collection (uuid, name_tag, descriptor) VALUES (?, ?, ?)"
         with self._writing:
             try:
-                with self.database.transaction() as run:
+                with self.database.transaction(refusable=True) as run:
                     same = "SELECT 1 FROM collection WHERE name_tag = ? AND ended <> ?"
                     if run.execute(same, (sealed.name_tag, gone)).fetchone():
                         raise taken
@@ -381,3 +383,9 @@ class SqlcipherRecordStore:
             self._beside.shutdown()
             self._files.close()
             self.database.close()
+
+
+def _uuid(raw: bytes) -> UUID:
+    if len(raw) != uuid_bytes:
+        raise IntegrityFailure("rows of data.db contradict each other", code="database_inconsistent")
+    return UUID(bytes=raw)

@@ -110,10 +110,11 @@ def test_a_file_from_the_future_is_refused(tmp_path: Path) -> None:
 
 def test_a_transaction_that_raises_leaves_nothing(tmp_path: Path) -> None:
     database = opened(tmp_path / "notes.db")
-    with pytest.raises(sqlcipher.IntegrityError), database.transaction() as run:  # noqa: PT012  (both belong to it)
-        run.execute("INSERT INTO notes VALUES ('a')")
-        run.execute("INSERT INTO notes VALUES ('a')")
-    assert database.rows("SELECT * FROM notes") == []
+    for refusable, kind in ((True, sqlcipher.IntegrityError), (False, IntegrityFailure)):
+        with pytest.raises(kind), database.transaction(refusable=refusable) as run:  # noqa: PT012  (both belong to it)
+            run.execute("INSERT INTO notes VALUES ('a')")
+            run.execute("INSERT INTO notes VALUES ('a')")
+        assert database.rows("SELECT * FROM notes") == []
     with database.transaction() as run:
         run.execute("INSERT INTO notes VALUES ('b')")
     assert database.rows("SELECT * FROM notes") == [("b",)]
@@ -217,7 +218,7 @@ def test_the_generation_counts_transactions_that_changed_a_row_and_outlives_a_re
     with database.transaction() as run:
         run.execute("DELETE FROM notes WHERE text = 'not there'")
         assert database.rows("SELECT text FROM notes") == [("a",), ("b",)]
-    with pytest.raises(sqlcipher.IntegrityError), database.transaction() as run:
+    with pytest.raises(IntegrityFailure), database.transaction() as run:
         run.execute("INSERT INTO notes VALUES ('a')")
     assert database.generation == start + 1
     database.close()
