@@ -148,7 +148,7 @@ class House:
         kill.over()
         if cut:
             assert self._disk is not None
-            self._disk.mend(check=False)
+            self._disk.mend()
         elif status != -signal.SIGKILL:
             self.driver.defects.append(Defect("died", f"the service ended by itself, with {status}"))
         self.driver.defects += check_log(self.root, self.driver, self.world, cut=cut)

@@ -74,7 +74,7 @@ class Core:
             catalogue=self.catalogue,
             store=self.store,
             log=self.log,
-            keys_generation=lambda: self.key_store.generation,
+            key_store=self.key_store,
             risk_generation=lambda: self.ledger.database.generation,
         )
         self.pause = Pause()

@@ -46,7 +46,9 @@ def restore(data: Path, keys: Path, root: Path, *, passphrase_file: Path | None)
         with tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as made_in:
             made = Path(made_in) / "deployment"
             _lay_out(data, manifest, keys, made)
-            restored = _open_once(data, manifest, made, passphrase_file)
+            restored = _open_once(
+                data, manifest, made, passphrase_file, keys_of_today=not (keys / "backup.json").exists()
+            )
             if root.exists():
                 root.rmdir()
             made.rename(root)
@@ -80,12 +82,15 @@ def _copy(source: Path, target: Path) -> None:
     target.chmod(0o600)
 
 
-def _open_once(data: Path, manifest: Manifest, made: Path, passphrase_file: Path | None) -> Restored:
+def _open_once(
+    data: Path, manifest: Manifest, made: Path, passphrase_file: Path | None, *, keys_of_today: bool
+) -> Restored:
+    """``keys_of_today``: they know a later log than the backup's, and the log will say so."""
     settings = Settings.load(made, dev=True)
     expected = settings.path(settings.keys.passphrase_file)
     if passphrase_file is not None and expected.is_relative_to(made.resolve()):
         _copy(passphrase_file, expected)
-    with Core(settings) as core:
+    with Core(settings, acknowledge_rollback=keys_of_today) as core:
         manifest.require_signed(data, [span.verifier for span in core.log.key_spans()])
         records = sum(core.holdings.named(name).open_all() for name in core.holdings.names())
         details: dict[str, str | int | bool] = {

@@ -1,8 +1,9 @@
 """Noticing that an older state was put back behind the service's back.
 
 Each change of the store carries a mark: how large the log was then, its root, and how many transactions the databases of
-keys and of budgets had seen. At the start the four are compared. What is not noticed: all of them put back together to
-one moment, which is for a witness of the log outside of this machine to see.
+keys and of budgets had seen. The keys database gets one at each start and stop and every hour, so that it knows older data
+beside an older log. At the start the four are compared. What is not noticed: all of them put back together to one moment,
+which is for a witness of the log outside of this machine to see.
 """
 
 import struct
@@ -14,7 +15,7 @@ from uuid import UUID
 from secure_embed.audit import AuditEvent, AuditLog, Phase
 from secure_embed.collection import Holdings
 from secure_embed.errors import IntegrityFailure, SecureEmbedError
-from secure_embed.keys import CatalogueKeys, CatalogueValue
+from secure_embed.keys import CatalogueKeys, CatalogueValue, KeyStore
 from secure_embed.store import RecordStore, StateKind
 from secure_embed.types import Action
 
@@ -73,15 +74,15 @@ class Rollback:
         deployment: UUID,
         catalogue: CatalogueKeys,
         store: RecordStore,
+        key_store: KeyStore,
         log: AuditLog,
-        keys_generation: Callable[[], int],
         risk_generation: Callable[[], int],
     ) -> None:
         self._deployment = deployment
         self._catalogue = catalogue
         self._store = store
+        self._key_store = key_store
         self._log = log
-        self._keys_generation = keys_generation
         self._risk_generation = risk_generation
 
     def mark(self) -> bytes:
@@ -90,13 +91,14 @@ class Rollback:
         now = Mark(
             log_size=head.size,
             log_root=head.root,
-            keys_generation=self._keys_generation(),
+            keys_generation=self._key_store.generation,
             risk_generation=self._risk_generation(),
         )
         return self._catalogue.seal(CatalogueValue.MARK, self._deployment, now.to_bytes())
 
     def remember(self) -> None:
-        """Mark the store now, so that a later start reads less of the log and older budgets are noticed."""
+        """Mark store and keys now, so that a later start reads less of the log and knows what is older."""
+        self._key_store.mark(self.mark())
         self._store.mark(self.mark())
 
     def require_present(self, holdings: Holdings) -> None:
@@ -105,9 +107,12 @@ class Rollback:
         sealed = self._store.marked()
         if sealed is None:
             raise IntegrityFailure("the store carries no mark of the log", code="store_rolled_back")
-        marked = Mark.from_bytes(self._catalogue.open(CatalogueValue.MARK, self._deployment, sealed))
+        marked = self._opened(sealed)
         self._log.require_head(marked.log_size, marked.log_root)
-        if self._keys_generation() < marked.keys_generation:
+        if (of_keys := self._key_store.marked()) is not None:
+            seen = self._opened(of_keys)
+            self._log.require_head(seen.log_size, seen.log_root)
+        if self._key_store.generation < marked.keys_generation:
             raise IntegrityFailure("the keys database is older than the store", code="keys_rolled_back")
         if self._risk_generation() < marked.risk_generation:
             raise IntegrityFailure("the database of budgets is older than the store", code="budgets_rolled_back")
@@ -116,6 +121,9 @@ class Rollback:
             since.take(event)
         if not self._has(since, holdings):
             raise IntegrityFailure("the log has changes that the store has not", code="store_rolled_back")
+
+    def _opened(self, sealed: bytes) -> Mark:
+        return Mark.from_bytes(self._catalogue.open(CatalogueValue.MARK, self._deployment, sealed))
 
     def _has(self, logged: "_Logged", holdings: Holdings) -> bool:
         """Whether the store shows what the log says was done."""

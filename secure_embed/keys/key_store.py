@@ -266,6 +266,14 @@ class SqlcipherKeyStore:
         found: list[Row] = self.database.rows("SELECT key_id FROM root")
         return str(found[0][0]) if found else None
 
+    def mark(self, sealed: bytes) -> None:
+        with self.database.transaction() as run:
+            run.execute("INSERT OR REPLACE INTO mark VALUES (1, ?)", (sealed,))
+
+    def marked(self) -> bytes | None:
+        found: list[Row] = self.database.rows("SELECT sealed FROM mark")
+        return bytes(found[0][0]) if found else None
+
     def rewrap_root(self, new_root_key_id: str, rewrap: Callable[[UUID, int, bytes], bytes]) -> int:
         """``rewrap`` may ask a provider across a network: it is called before the transaction, and again within it only
         for what changed meanwhile. Rows are overwritten in place, then the write-ahead log is emptied."""

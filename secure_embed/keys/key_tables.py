@@ -53,7 +53,8 @@ migrations = (
         wrapped BLOB NOT NULL CHECK (length(wrapped) = 40)
     ) STRICT;
     CREATE UNIQUE INDEX offers_by_place ON offers (place) WHERE used = 1;
-    CREATE TABLE root (one INTEGER PRIMARY KEY CHECK (one = 1), key_id TEXT NOT NULL) STRICT
+    CREATE TABLE root (one INTEGER PRIMARY KEY CHECK (one = 1), key_id TEXT NOT NULL) STRICT;
+    CREATE TABLE mark (one INTEGER PRIMARY KEY CHECK (one = 1), sealed BLOB NOT NULL) STRICT
     """,
 )
 

@@ -168,6 +168,14 @@ class KeyStore(Protocol):
         """The root that wraps the collection keys. None before the first collection."""
         ...
 
+    def mark(self, sealed: bytes) -> None:
+        """Keep a sealed value about the moment: what the log's head was, so that older data and log are noticed."""
+        ...
+
+    def marked(self) -> bytes | None:
+        """The last one."""
+        ...
+
     def rewrap_root(self, new_root_key_id: str, rewrap: Callable[[UUID, int, bytes], bytes]) -> int:
         """Put every collection key, wrapped anew by ``rewrap(uuid, version, old)``, in place of the old; all or none.
 

@@ -118,28 +118,34 @@ def test_a_record_and_a_subject_that_were_erased_stay_erased_beside_todays_keys(
         house.open()
 
 
-@pytest.mark.parametrize("what", ["data/data.db", "keys/keys.db", "data/risk.db", "log", "data"])
+@pytest.mark.parametrize("what", ["data/data.db", "keys/keys.db", "data/risk.db", "log", "data", "data and log"])
 def test_an_older_state_put_back_is_noticed_at_the_start(filled, tmp_path, what):
     """Each database, the log and all data, as they were before a write that was acknowledged. An operator who means it
     says so, and the log has it."""
     house = filled
     house.close()
-    saved = tmp_path / "older"
-    copy = shutil.copytree if (house.root / what).is_dir() else shutil.copy2
-    copy(house.root / what, saved)
+    saved, parts = tmp_path / "older", what.split(" and ")
+
+    def copy(source, target):
+        shutil.rmtree(target, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)
+
+    for part in parts:
+        copy(house.root / part, saved / part)
     house.open()
     assert house.ingest("complaints", [complaint(40)]).status_code == 201
     house.query("complaints", "a lost card", house.handler())
     house.close()
-    if saved.is_dir():
-        shutil.rmtree(house.root / what)
-    copy(saved, house.root / what)
+    for part in parts:
+        copy(saved / part, house.root / part)
     expected = {
         "data/data.db": "store_rolled_back",
         "keys/keys.db": "keys_rolled_back",
         "data/risk.db": "budgets_rolled_back",
         "log": "log_rolled_back",
         "data": "store_rolled_back",
+        "data and log": "log_rolled_back",
     }[what]
     with pytest.raises(IntegrityFailure) as refused:
         house.open()

@@ -479,3 +479,11 @@ def test_dropping_a_collection_ends_its_keys_and_can_be_repeated(
     store.drop_collection(wrapped.uuid, ticket=ticket)
     with pytest.raises(NotFound):
         store.collection(wrapped.uuid)
+
+
+def test_a_mark_is_kept_and_replaced(store: KeyStore) -> None:
+    assert store.marked() is None
+    for sealed in (b"a" * 89, b"b" * 89):
+        before = store.generation
+        store.mark(sealed)
+        assert (store.marked(), store.generation) == (sealed, before + 1)
