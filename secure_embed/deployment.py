@@ -1,5 +1,6 @@
 """A deployment, opened: :class:`Deployment` wires every part by constructor. founding.py makes one on disk."""
 
+import hashlib
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -8,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from secure_embed.access import Authenticator, Authorizer, IssuerProfile
+from secure_embed.audit import AuditEvent, Phase
 from secure_embed.core import Core
 from secure_embed.embed import Encoder, ModelManifest, embedded_model_folder, load_encoder, manifest, read_manifest
 from secure_embed.errors import ConfigurationError
@@ -38,8 +40,10 @@ class Deployment:
         """
         self.settings = settings
         with ExitStack() as opened:
-            gate = Gate(self._authenticator(), Authorizer(settings.path(settings.policies.folder)))
+            authorizer = Authorizer(settings.path(settings.policies.folder))
+            gate = Gate(self._authenticator(), authorizer)
             core = opened.enter_context(Core(settings))
+            core.log.system(_policies_loaded(settings, authorizer))
             self.log, self.holdings = core.log, core.holdings
             self.vault = Vault(
                 core,
@@ -73,6 +77,16 @@ class Deployment:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _policies_loaded(settings: Settings, authorizer: Authorizer) -> AuditEvent:
+    """What decides from here on, by digest: an auditor sees in the log when it became another."""
+    risk = hashlib.sha256()
+    for path in sorted((settings.path(settings.policies.folder) / "risk").glob("*.toml")):
+        content = path.read_bytes()
+        risk.update(f"{path.name}\x00{len(content)}\x00".encode() + content)
+    details = {"risk_profiles_sha256": risk.hexdigest(), "risk_profile": settings.policies.risk_profile}
+    return AuditEvent(phase=Phase.SYSTEM, action="policies.loaded", policy_digest=authorizer.digest, details=details)
 
 
 def _jobs(core: Core) -> list[Job]:

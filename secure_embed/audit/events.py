@@ -71,6 +71,7 @@ _OCSF: Mapping[str, tuple[int, int]] = {
     "keys.resealed": (6005, 9),
     "version.destroyed": (6005, 7),
     "erasure.done": (6005, 7),
+    "policies.loaded": (6002, 8),
 }
 _OTHER = (6003, 99)
 

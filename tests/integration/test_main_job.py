@@ -191,3 +191,20 @@ def test_the_log_is_served_as_a_static_log_is(house):
     assert hashes == tile.content
     missing = house.http.get("/v1/audit/tile/0/x999/999", headers=auditor)
     assert (missing.status_code, missing.json()["code"]) == (404, "tile_not_found")
+
+
+def test_the_log_has_what_decides_by_digest_at_each_start(empty_house):
+    """A safeguard that somebody takes out of the policies between two starts is seen by who reads the log."""
+    house = empty_house
+    house.reopen()
+    (house.root / "policies" / "safeguards.cedar").unlink()
+    house.reopen()
+    profile = house.root / "policies" / "risk" / "standard.toml"
+    profile.write_text(profile.read_text().replace("collection_records_min = 1000", "collection_records_min = 1"))
+    house.reopen()
+    loaded = [event for event in house.events() if event["action"] == "policies.loaded"]
+    policies = [event["policy_digest"] for event in loaded]
+    profiles = [event["details"]["risk_profiles_sha256"] for event in loaded]
+    assert len(loaded) == 4
+    assert [policies[0] == policies[1], policies[1] == policies[2], policies[2] == policies[3]] == [True, False, True]
+    assert [profiles[0] == profiles[1] == profiles[2], profiles[2] == profiles[3]] == [True, False]
