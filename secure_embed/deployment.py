@@ -14,6 +14,7 @@ from secure_embed.core import Core
 from secure_embed.embed import Encoder, ModelManifest, embedded_model_folder, load_encoder, manifest, read_manifest
 from secure_embed.errors import ConfigurationError
 from secure_embed.gate import Gate
+from secure_embed.index import Effort
 from secure_embed.settings import IssuerSettings, Settings
 from secure_embed.upkeep import Job, Upkeep
 from secure_embed.vault import Vault
@@ -50,7 +51,7 @@ class Deployment:
                 gate=gate,
                 encoder=encoder or load_from(settings),
                 risk_profile=settings.policies.risk_profile,
-                rerank_k=settings.limits.rerank_k,
+                effort=Effort(candidates=settings.limits.rerank_k),
                 batch_records_max=settings.limits.batch_records_max,
             )
             upkeep = Upkeep(_jobs(core))

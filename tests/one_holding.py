@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 import numpy as np
 
 from secure_embed.collection.holding import Holding
+from secure_embed.index import Effort
 from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, Secret, SqlcipherKeyStore
 from secure_embed.store import SealedCollection, SqlcipherRecordStore
 from secure_embed.types import (
@@ -117,4 +118,8 @@ class OneHolding:
         """Every position that answers, by opening nothing."""
         shard = self.holding.shard()
         query = unit_vectors(9, 1, self.dimension)
-        return sorted(shard.scan(query, shard.select(EVERYTHING, None), k=10_000, rerank_k=10_000).positions.tolist())
+        return sorted(
+            shard.scan(
+                query, shard.select(EVERYTHING, None), k=10_000, effort=Effort(candidates=10_000)
+            ).positions.tolist()
+        )

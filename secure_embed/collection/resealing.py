@@ -69,7 +69,7 @@ def open_all(keys: CollectionKeys, store: RecordStore, space: bytes, dimension: 
     while rows := store.scan(keys.uuid, every_field, after=after, limit=batch_rows):
         after = rows[-1].position
         positions = np.array([row.position for row in rows], np.int64)
-        vectors = [row.fields[Field.VECTOR] for row in rows]
+        vectors = np.frombuffer(b"".join(row.fields[Field.VECTOR] for row in rows), np.uint8).reshape(len(rows), -1)
         there = keys.open_vectors_into(positions, vectors, buffer[: len(rows)], space)
         buffer.fill(0)
         for row, has_key in zip(rows, there, strict=True):

@@ -79,12 +79,10 @@ class Rows:
     def opened(self, after: Position = BEFORE_ALL) -> Iterator[tuple[Positions, Vectors, list[Meta]]]:
         """All records past ``after`` in their order, ``load_rows`` at a time. Buffers are wiped behind the caller."""
         half = np.zeros((load_rows, self._space.dimension), np.float16)
-        while rows := self._store.scan(self._uuid, {Field.VECTOR, Field.META}, after=after, limit=load_rows):
+        while rows := self._store.scan(self._uuid, {Field.META}, after=after, limit=load_rows):
             after = rows[-1].position
             positions = np.array([row.position for row in rows], np.int64)
-            there = self._keys.open_vectors_into(
-                positions, [row.fields[Field.VECTOR] for row in rows], half[: len(rows)], self._space.digest
-            )
+            there = self.open_vectors(positions, half[: len(rows)])
             metas = [self._open_meta(row) for row, has_key in zip(rows, there, strict=True) if has_key]
             vectors = half[: len(rows)].astype(np.float32)
             found = vectors if there.all() else vectors[there]
@@ -95,12 +93,21 @@ class Rows:
             half.fill(0)
 
     def open_vectors(self, at: Positions, out: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:
-        asked = [Position(p) for p in at.tolist()]
+        """Fill ``out`` (n, d) float16, C-contiguous, with the vectors at ``at`` (n,) int64, ascending; the (n,) answer
+        says which records are there, the rows of others are zeros. One read of the store, whatever n is."""
 
         def read() -> npt.NDArray[np.bool_]:
-            rows = self._store.fetch(self._uuid, asked, {Field.VECTOR})
-            sealed = [rows[p].fields[Field.VECTOR] if p in rows else None for p in asked]
-            return self._keys.open_vectors_into(at, sealed, out, self._space.digest)
+            sealed, stored = self._store.vectors(self._uuid, at)
+            if stored.all():
+                return self._keys.open_vectors_into(at, sealed, out, self._space.digest)
+            # An erased record's slot is zeros, which open as nothing: only what is there is opened.
+            opened = np.zeros((int(stored.sum()), out.shape[1]), np.float16)
+            there = np.zeros(len(at), np.bool_)
+            there[stored] = self._keys.open_vectors_into(at[stored], sealed[stored], opened, self._space.digest)
+            out[:] = 0
+            out[stored] = opened
+            opened.fill(0)
+            return there
 
         return self._steady(read)
 

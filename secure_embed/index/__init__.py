@@ -8,6 +8,7 @@ from secure_embed.index.codebook import Codebook, lists_for, sample_for, should_
 from secure_embed.index.protocol import (
     Added,
     Candidates,
+    Effort,
     Erased,
     Forgotten,
     OpenVectors,
@@ -21,6 +22,7 @@ __all__ = [
     "Added",
     "Candidates",
     "Codebook",
+    "Effort",
     "Erased",
     "Footprint",
     "Forgotten",

@@ -9,7 +9,7 @@ Not locked: the shard's lock covers it. What is here is lossy, not secret: a cod
 """
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,7 +28,7 @@ Numbers = npt.NDArray[np.int64]
 
 query_bits = 8  # of the query's own rounding; FAISS' default of 4 finds 0.4 to 0.6 points less on hard data
 lists_probed_min = 16
-lists_probed_share = 8  # an eighth of the lists where every record may answer
+lists_probed_share = 8  # an eighth of the lists, unless the collection's own effort says otherwise
 
 
 @contextmanager
@@ -65,7 +65,12 @@ class CodeLists:
         self._index.is_trained = True  # the codebook holds all there is to train
         self._memory = _array_lists(self._index.invlists)
         self.lists = codebook.lists
+        # As they were at the training: what is looked at must not depend on records that a caller may not see.
+        self._records_a_list = max(1.0, codebook.trained_on / codebook.lists)
+        self._centroids = codebook.centroids
+        self._centroid_squares = np.vecdot(codebook.centroids, codebook.centroids)
         self._capacity = np.zeros(codebook.lists, np.int64)  # entries that a list's memory holds
+        self._sizes = np.zeros(codebook.lists, np.int64)  # entries that are there
         self._list_of_slot = GrowingArray(np.int32)
         self.code_bytes = int(self._index.code_size)
         # Also when the shard is simply dropped, because a new one took its place, and when the process ends.
@@ -100,6 +105,7 @@ class CodeLists:
             self._make_room(int(number), len(here))
             self._memory.add_entries(int(number), len(here), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
             codes.fill(0)
+            self._sizes[number] += len(here)
         self._index.ntotal += len(slots)
         self._list_of_slot.extend(batch.lists)
 
@@ -127,7 +133,7 @@ class CodeLists:
             here = ids[start : start + size]
             list_of_slot[here] = number
             self._memory.resize(number, size)
-            self._capacity[number] = size
+            self._capacity[number] = self._sizes[number] = size
             codes, slots = self._views(number, size)
             slots[:] = here
             self._index.ntotal += size
@@ -144,40 +150,65 @@ class CodeLists:
             codes[at], ids[at] = codes[-1], ids[-1]
             codes[-1], ids[-1] = 0, -1
             self._memory.resize(number, size - 1)
+            self._sizes[number] -= 1
             self._index.ntotal -= 1
 
     def wipe(self) -> None:
         """Overwrite every list and empty it."""
+        self._sizes[:] = 0
         _overwrite(self._index, self._memory, self._capacity, self.code_bytes)
 
+    def spread(self, slots: npt.NDArray[np.bool_] | None) -> Numbers:
+        """(lists,) how many of the slots each list holds. ``slots``: (slots,) bool, live ones only; None: all."""
+        if slots is None:
+            return self._sizes.copy()
+        return np.bincount(self._list_of_slot.values[slots], minlength=self.lists)
+
     def search(
-        self, turned: npt.NDArray[np.float32], wanted: int, *, bitmap: Codes | None, share: float
+        self, turned: npt.NDArray[np.float32], wanted: int, *, bitmap: Codes | None, spread: Numbers, lists: int | None
     ) -> tuple[Numbers, npt.NDArray[np.float32]]:
-        """Slots (n,) int64 and estimated cosines (n,) float32, best first; n is at most ``wanted``.
+        """Slots (n,) int64 and estimated cosines (n,) float32, best first; n is ``wanted``, or all that may answer.
 
-        ``bitmap``: the slots that may answer; None: all. ``share``: which part of the records that is. The narrower
-        the filter, the more lists are looked into; all of them when the first look finds fewer than ``wanted``.
+        ``bitmap``: the slots that may answer; None: all. ``spread``: how many of them each list holds. The nearest lists
+        are looked into until they hold ``lists`` lists' worth of them, ``wanted`` at least: the narrower a filter, the
+        more lists. Which ones depends on the records that may answer, and on the codebook, alone.
         """
-        if self._index.ntotal == 0:
+        wanted = min(wanted, int(spread.sum()))
+        if not wanted:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        wanted = min(wanted, int(self._index.ntotal))
-        probed = max(lists_probed_min, -(-self.lists // lists_probed_share)) / max(share, 1e-9)
-        with _one_thread():
-            for lists in _looks(probed, self.lists):
-                distances, slots = self._search_lists(turned, wanted, bitmap, lists)
-                found = slots >= 0  # FAISS pads with -1
-                if found.sum() == wanted:
-                    break
-        return slots[found], (1 - distances[found] / 2).astype(np.float32)
-
-    def _search_lists(
-        self, turned: npt.NDArray[np.float32], wanted: int, bitmap: Codes | None, lists: int
-    ) -> tuple[npt.NDArray[np.float32], Numbers]:
-        options: dict[str, Any] = {"nprobe": lists, "qb": query_bits}
+        if lists is None:
+            lists = max(lists_probed_min, -(-self.lists // lists_probed_share))
+        near, squares = self._nearest_lists(turned[0], spread, max(wanted, lists * self._records_a_list))
+        options: dict[str, Any] = {"nprobe": len(near), "qb": query_bits}
         if bitmap is not None:
             options["sel"] = faiss.IDSelectorBitmap(bitmap)  # type: ignore[arg-type, call-arg]  # FAISS' stub knows the C++ form only
-        distances, slots = self._index.search(turned, wanted, params=faiss.IVFRaBitQSearchParameters(**options))
-        return distances[0], slots[0]
+        distances, slots = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
+        with _one_thread():
+            self._index.search_preassigned_c(  # type: ignore[attr-defined]  # the native form: the other takes no parameters
+                1,
+                faiss.swig_ptr(turned),
+                wanted,
+                *(faiss.swig_ptr(array) for array in (near, squares, distances, slots)),
+                False,
+                faiss.IVFRaBitQSearchParameters(**options),
+            )
+        invariant(bool((slots >= 0).all()))  # FAISS pads with -1 where it finds fewer
+        return slots, (1 - distances / 2).astype(np.float32)
+
+    def _nearest_lists(
+        self, turned: npt.NDArray[np.float32], spread: Numbers, enough: float
+    ) -> tuple[Numbers, npt.NDArray[np.float32]]:
+        """(p,) lists, the nearest first, and their squared distances: as few as hold ``enough`` of what may answer."""
+        if self.lists == 1:
+            order = np.zeros(1, np.int64)
+            squares = np.vecdot(self._centroids - turned, self._centroids - turned)
+        else:
+            squares = self._centroid_squares - 2 * (self._centroids @ turned) + np.vecdot(turned, turned)
+            order = np.argsort(squares)
+            order = order[spread[order] > 0]
+            needed = int(np.searchsorted(np.cumsum(spread[order]), enough)) + 1
+            order = order[:needed]
+        return order, np.maximum(squares[order], 0, dtype=np.float32)
 
     def _views(self, number: int, entries: int) -> tuple[Codes, Numbers]:
         """A list's first ``entries`` codes and ids, as FAISS' own memory; stale after the next change of size."""
@@ -221,8 +252,3 @@ def _overwrite(index: Any, memory: Any, capacity: Numbers, code_bytes: int) -> N
 
 def _array_lists(lists: Any) -> Any:
     return faiss.downcast_InvertedLists(lists)
-
-
-def _looks(probed: float, lists: int) -> Sequence[int]:
-    first = int(min(np.ceil(probed), lists))
-    return (first,) if first == lists else (first, lists)

@@ -12,9 +12,32 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from secure_embed.errors import InvalidRequest
 from secure_embed.types import Attributes, Expression, Position, Positions, RowFilter, Ticket, Vectors
 
-__all__ = ["Added", "Candidates", "Erased", "Forgotten", "OpenVectors", "Scored", "Selection", "Shard"]
+__all__ = ["Added", "Candidates", "Effort", "Erased", "Forgotten", "OpenVectors", "Scored", "Selection", "Shard"]
+
+
+candidates_max = 10_000
+lists_max = 65_536
+margin_max = 100.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How far a search goes. Each collection has its own, measured on it (``collection tune``); this is what counts
+    before. Raises ``InvalidRequest`` (``effort_invalid``)."""
+
+    candidates: int = 200  # opened at most, where not all are
+    lists: int | None = None  # lists' worth of allowed records to look at; None: an eighth of the lists, at least 16
+    # Candidates are opened best estimate first, until the next would have to be this many standard deviations better
+    # than its estimate to be among the k best. The deviation is that of the estimates opened so far.
+    margin: float = 3.0
+
+    def __post_init__(self) -> None:
+        lists = 1 if self.lists is None else self.lists
+        if not (1 <= self.candidates <= candidates_max and 1 <= lists <= lists_max and 0 < self.margin <= margin_max):
+            raise InvalidRequest("a search's effort is out of bounds", code="effort_invalid")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -35,7 +58,8 @@ class Erased:
 class Selection:
     """Which records may answer: what the row filter from policy and the caller's own filter leave."""
 
-    bitmap: npt.NDArray[np.uint8]  # bit per slot, little end first, as faiss.IDSelectorBitmap reads it
+    # A bit for each slot, little end first, as faiss.IDSelectorBitmap reads it. None: every record may answer.
+    bitmap: npt.NDArray[np.uint8] | None
     count: int  # records that both filters leave
     permitted: int  # records that the row filter alone leaves
     version: int  # of the shard it was made from
@@ -88,8 +112,12 @@ class Shard(Protocol):
         """Raises ``InvalidRequest`` (``filter_invalid``) for an undeclared attribute or a wrong type in ``own``."""
         ...
 
-    def scan(self, query: Vectors, selection: Selection, *, k: int, rerank_k: int) -> Candidates:
-        """``query``: (1, d) float32, unit length. At most ``rerank_k`` candidates, or all of a small selection."""
+    def scan(self, query: Vectors, selection: Selection, *, k: int, effort: Effort) -> Candidates:
+        """``query``: (1, d) float32, unit length. At most ``effort.candidates``, or k, or all of a small selection."""
+        ...
+
+    def nearest(self, found: Candidates, query: Vectors, *, k: int, effort: Effort, ticket: Ticket) -> Scored:
+        """Open, score and wipe, best estimate first, until no other candidate is likely to be among the k best."""
         ...
 
     def score(self, at: Positions, query: Vectors, *, ticket: Ticket) -> Scored:

@@ -7,10 +7,12 @@ this file; what FAISS does is in ``_codes``, filters in ``_filters``, opening an
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from hashlib import sha256
 from threading import Lock
 from typing import Self
 
 import numpy as np
+import numpy.typing as npt
 
 from secure_embed.errors import Conflict, InvalidRequest, Unavailable
 from secure_embed.index._chunks import ChunkReader, Piece, chunks_of
@@ -21,7 +23,7 @@ from secure_embed.index._lock import ReadersWriterLock
 from secure_embed.index._rescore import Rescorer
 from secure_embed.index._slots import SlotMap
 from secure_embed.index.codebook import Codebook
-from secure_embed.index.protocol import Added, Candidates, Erased, Forgotten, OpenVectors, Scored, Selection
+from secure_embed.index.protocol import Added, Candidates, Effort, Erased, Forgotten, OpenVectors, Scored, Selection
 from secure_embed.types import (
     Action,
     Attributes,
@@ -40,15 +42,15 @@ __all__ = ["Footprint", "RabitqShard", "exhaustive_max", "openings_max"]
 # beside its model. Behind a narrow filter twice that is paid: what such a filter leaves is mostly far from the query,
 # where 1-bit codes cannot tell records apart (recall@10 0.945 with 200 candidates of 2,000, in 100,000 on hard data).
 exhaustive_max = 1_000
-exhaustive_narrow_max = 2_000
-narrow_share = 0.1  # of the collection's records
-rerank_max = 10_000
+exhaustive_filtered_max = 2_000
+k_max = 10_000
 length_error_max = 0.01  # of a unit vector; fp16 rounding stays below 0.001
+selections_max = 32  # kept until the next change; a bit and a list's count for each slot
 
 
-def openings_max(rerank_k: int, k: int) -> int:
+def openings_max(effort: Effort, k: int) -> int:
     """The most vectors that a query opens: what its ticket has to cover."""
-    return max(exhaustive_narrow_max, rerank_k, k)
+    return max(exhaustive_filtered_max, effort.candidates, k)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +74,17 @@ class _OwnSelection(Selection):
     """Slots mean nothing in another shard, not even in the next one of the same collection."""
 
     shard: "RabitqShard" = field(repr=False)
+    slots: int  # that there were: a later record is not in it, whatever its bitmap says
+    spread: npt.NDArray[np.int64]  # (lists,) how many of it each list of codes holds
     edition: int
+
+
+def _name_of(rows: RowFilter, own: Expression | None) -> bytes | None:
+    """Names a filter and keeps no value of it. By what is written, since to Python ``True`` equals 1. None: too deep."""
+    try:
+        return sha256(repr((rows, own)).encode(errors="surrogatepass")).digest()
+    except RecursionError:
+        return None
 
 
 class RabitqShard:
@@ -103,6 +115,7 @@ class RabitqShard:
         self._changing = Lock()  # one change at a time prepares itself; readers are shut out only while it is put in
         self._whole = True
         self._edition = 0  # counts changes of what is here, whether or not they move the version
+        self._selections: dict[bytes, _OwnSelection] = {}  # of this edition
 
     @classmethod
     def restored(
@@ -174,6 +187,7 @@ class RabitqShard:
         with self._lock.writing():
             self._whole = False
             self._edition += 1
+            self._selections.clear()
             yield
             self._whole = True
 
@@ -189,7 +203,21 @@ class RabitqShard:
         if own is not None:
             ensure_own(own, self._columns)
         with self._reading():
-            slots = self._slots.slots
+            name = _name_of(rows, own)
+            selection = None if name is None else self._selections.get(name)
+            if selection is None:
+                selection = self._selected(rows, own)
+                if len(self._selections) >= selections_max:  # threads may meet here: at worst one is made twice
+                    self._selections.clear()
+                if name is not None:
+                    self._selections[name] = selection
+            return selection
+
+    def _selected(self, rows: RowFilter, own: Expression | None) -> "_OwnSelection":
+        slots = self._slots.slots
+        count = allowed = self._slots.records
+        mask = None
+        if own is not None or not rows.unrestricted:
             mask = self._slots.live.copy()
             if not rows.unrestricted:
                 mask &= permitted(rows, self._columns, slots)
@@ -197,44 +225,59 @@ class RabitqShard:
             if own is not None:
                 mask &= holds_own(own, self._columns, slots)
                 count = int(mask.sum())
-            bitmap = np.packbits(mask, bitorder="little")
-            return _OwnSelection(
-                bitmap=bitmap,
-                count=count,
-                permitted=allowed,
-                version=self._version,
-                shard=self,
-                edition=self._edition,
-            )
+        return _OwnSelection(
+            bitmap=None if mask is None else np.packbits(mask, bitorder="little"),
+            count=count,
+            permitted=allowed,
+            version=self._version,
+            shard=self,
+            slots=slots,
+            spread=self._codes.spread(mask),
+            edition=self._edition,
+        )
 
-    def scan(self, query: Vectors, selection: Selection, *, k: int, rerank_k: int) -> Candidates:
+    def scan(self, query: Vectors, selection: Selection, *, k: int, effort: Effort) -> Candidates:
         """Opens nothing. ``estimates`` of an exhaustive answer are NaN: nothing was estimated, all will be scored.
 
-        Raises ``InvalidRequest`` (``vector_invalid``, ``k_invalid``), ``Conflict`` (``selection_stale``) for a
-        selection of another shard, ``Unavailable`` (``index_unavailable``) for a shard that was closed or broke.
+        What is found depends on the selected records and the codebook alone, not on others beside them. Raises
+        ``InvalidRequest`` (``vector_invalid``, ``k_invalid``), ``Conflict`` (``selection_stale``) for a selection of
+        another shard, ``Unavailable`` (``index_unavailable``) for a shard that was closed or broke.
         """
         self._ensure_query(query)
-        if not (1 <= k <= rerank_max and 1 <= rerank_k <= rerank_max):
-            raise InvalidRequest(f"k and rerank_k are 1 to {rerank_max}", code="k_invalid")
+        if not 1 <= k <= k_max:
+            raise InvalidRequest(f"k is 1 to {k_max}", code="k_invalid")
         if not isinstance(selection, _OwnSelection) or selection.shard is not self:
             raise Conflict("the selection was made on another shard", code="selection_stale")
-        wanted = max(k, rerank_k)
+        wanted = max(k, effort.candidates)
+        whole = exhaustive_max if selection.bitmap is None else exhaustive_filtered_max
         with self._reading():
-            share = selection.count / max(self._slots.records, 1)
-            whole = exhaustive_narrow_max if share <= narrow_share else exhaustive_max
+            bitmap, spread = self._as_of_now(selection)
             if selection.count <= max(whole, wanted):
-                return self._all_of(selection)
+                return self._all_of(bitmap)
             turned = self._codebook.turn(query)
-            everything = selection.edition == self._edition and selection.count == self._slots.records
-            bitmap = None if everything else selection.bitmap
-            found, estimates = self._codes.search(turned, wanted, bitmap=bitmap, share=share)
+            found, estimates = self._codes.search(turned, wanted, bitmap=bitmap, spread=spread, lists=effort.lists)
             positions = self._slots.positions_of(found)
         invariant(len(positions) == len(estimates))  # only live slots have codes
         order = np.lexsort((positions, -estimates))
         return Candidates(positions=positions[order], estimates=estimates[order], exhaustive=False)
 
-    def _all_of(self, selection: Selection) -> Candidates:
-        chosen = np.flatnonzero(np.unpackbits(selection.bitmap, bitorder="little"))
+    def _as_of_now(self, selection: "_OwnSelection") -> "tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.int64]]":
+        """Bitmap and spread of what is left of a selection that was made before the last change."""
+        if selection.edition == self._edition:
+            return selection.bitmap, selection.spread
+        mask = self._slots.live.copy()
+        mask[selection.slots :] = False
+        if selection.bitmap is not None:
+            mask[: selection.slots] &= np.unpackbits(selection.bitmap, count=selection.slots, bitorder="little").view(
+                np.bool_
+            )
+        return np.packbits(mask, bitorder="little"), self._codes.spread(mask)
+
+    def _all_of(self, bitmap: npt.NDArray[np.uint8] | None) -> Candidates:
+        if bitmap is None:
+            chosen = np.flatnonzero(self._slots.live)
+        else:
+            chosen = np.flatnonzero(np.unpackbits(bitmap, bitorder="little"))
         positions = self._slots.positions_of(chosen)
         return Candidates(positions=positions, estimates=np.full(len(positions), np.nan, np.float32), exhaustive=True)
 
@@ -245,6 +288,15 @@ class RabitqShard:
         once = np.unique(np.asarray(at, np.int64))
         ticket.require(Action.QUERY, openings=len(once))
         return self._rescorer.score(once, query)
+
+    def nearest(self, found: Candidates, query: Vectors, *, k: int, effort: Effort, ticket: Ticket) -> Scored:
+        """Opens candidates, the best estimate first, until no other is likely to be among the k best; all of an
+        exhaustive answer. Order and scores are those of :meth:`score`, and so are the errors."""
+        if found.exhaustive:
+            return self.score(found.positions, query, ticket=ticket)
+        self._ensure_query(query)
+        ticket.require(Action.QUERY, openings=len(found.positions))
+        return self._rescorer.best(found.positions, found.estimates, query, k=k, margin=effort.margin)
 
     def _ensure_query(self, query: Vectors) -> None:
         right_shape = query.dtype == np.float32 and query.shape == (1, self._codebook.dimension)

@@ -212,14 +212,15 @@ class CollectionKeys:
     def open_vectors_into(
         self,
         positions: Positions,
-        sealed: Sequence[bytes | None],
+        sealed: npt.NDArray[np.uint8],
         out: npt.NDArray[np.float16],
         space_digest: bytes,
     ) -> npt.NDArray[np.bool_]:
-        """Open n sealed vectors into ``out`` (n, d) float16, C-contiguous; no other copy of them is made.
+        """Open n sealed vectors, (n, 33 + 2d) uint8, into ``out`` (n, d) float16, both C-contiguous; no other copy of
+        them is made.
 
-        The (n,) answer says which were there: a row without key or sealed value is False and zeroed. Raises
-        ``SealedValueUnreadable`` for one that does not open, and then zeroes all of ``out``.
+        The (n,) answer says which have a key: a row without is False and zeroed. Raises ``SealedValueUnreadable`` for
+        one that does not open, and then zeroes all of ``out``.
         """
         state, key = self._taken()
         present = state.open_vectors_into(self._place, key, positions, sealed, out, space_digest)

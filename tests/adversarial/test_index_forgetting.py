@@ -154,7 +154,7 @@ def test_saved_codes_that_break_off_leave_no_code(left: int) -> None:
     masked = masked_codes(codebook, vectors)
     (chunk,) = (bytearray(chunk) for chunk in shard.chunks())
     shard.close()
-    cut = bytearray(chunk[:-left])
+    cut = chunk[:-left]  # a bytearray; a copy of a copy would be freed as it is
     chunk[:] = bytes(len(chunk))
     with pytest.raises(IntegrityFailure):
         RabitqShard.restored(

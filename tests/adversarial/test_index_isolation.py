@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from secure_embed.index import Added, Codebook, RabitqShard
+from secure_embed.index import Added, Codebook, Effort, RabitqShard
 from secure_embed.types import Action, And, Equals, Has, Not, Or, RowFilter, Ticket, TruthValue
 
 DIMENSION = 48
@@ -64,7 +64,7 @@ def test_denied_records_change_nothing_in_an_exhaustive_answer() -> None:
         for shard in (alone, among):
             selection = shard.select(rows, None)
             assert (selection.count, selection.permitted) == (900, 900)
-            found = shard.scan(query[None], selection, k=10, rerank_k=200)
+            found = shard.scan(query[None], selection, k=10, effort=Effort(candidates=200))
             assert found.exhaustive
             scored = shard.score(found.positions, query[None], ticket=ticket())
             answers.append((found.positions.tolist(), scored.positions.tolist(), scored.scores.tobytes()))
@@ -75,16 +75,52 @@ def test_denied_records_change_nothing_in_an_exhaustive_answer() -> None:
 
 def test_denied_records_are_never_candidates_of_an_estimated_answer() -> None:
     codebook = Codebook.draw(DIMENSION)
-    vectors = unit_vectors(5, 4_000)
-    deps = ["a" if at % 2 else "b" for at in range(4_000)]
+    vectors = unit_vectors(5, 4_400)
+    deps = ["a" if at % 2 else "b" for at in range(4_400)]
     opened: list[int] = []
-    shard = shard_with(codebook, vectors, deps, np.arange(4_000), opened)
+    shard = shard_with(codebook, vectors, deps, np.arange(4_400), opened)
     selection = shard.select(RowFilter(permits=(Equals("dep", "a"),)), None)
     for at in range(0, 400, 2):  # each query is a denied record's own vector
-        found = shard.scan(vectors[at : at + 1], selection, k=10, rerank_k=200)
+        found = shard.scan(vectors[at : at + 1], selection, k=10, effort=Effort(candidates=200))
         assert not found.exhaustive
         assert len(found.positions) == 200
         assert (found.positions % 2 == 1).all()
+
+
+def test_denied_records_change_nothing_in_an_estimated_answer() -> None:
+    """3,000 allowed records in 16 lists, alone and among 12,000 denied ones that lie nearer to every query."""
+    rng = np.random.default_rng(11)
+    codebook = Codebook.train(unit_vectors(12, 6_000), version=2, lists=16, random_bytes=rng.bytes)
+    mine, queries = unit_vectors(13, 3_000), unit_vectors(14, 30)
+    near = np.repeat(queries, 400, axis=0) + np.float32(0.05) * unit_vectors(15, 12_000)
+    theirs = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
+    place = rng.permutation(15_000)  # position of each row
+    order = np.argsort(place)
+    deps = np.array(["a"] * 3_000 + ["b"] * 12_000)
+    opened_alone: list[int] = []
+    opened_among: list[int] = []
+    mine_in_order = np.argsort(place[:3_000])
+    alone = shard_with(codebook, mine[mine_in_order], ["a"] * 3_000, np.sort(place[:3_000]), opened_alone)
+    among = shard_with(
+        codebook, np.concatenate([mine, theirs])[order], deps[order].tolist(), np.arange(15_000), opened_among
+    )
+    rows, effort = RowFilter(permits=(Equals("dep", "a"),)), Effort(candidates=60, lists=2)
+    for query in queries:
+        answers = []
+        for shard in (alone, among):
+            found = shard.scan(query[None], shard.select(rows, None), k=10, effort=effort)
+            assert not found.exhaustive
+            scored = shard.nearest(found, query[None], k=10, effort=effort, ticket=ticket())
+            answers.append(
+                (
+                    found.positions.tolist(),
+                    found.estimates.tobytes(),
+                    scored.positions.tolist(),
+                    scored.scores.tobytes(),
+                )
+            )
+        assert answers[0] == answers[1]
+    assert opened_alone == opened_among
 
 
 @pytest.mark.parametrize(
@@ -103,7 +139,7 @@ def test_denied_records_are_never_candidates_of_an_estimated_answer() -> None:
 def test_no_filter_of_a_callers_own_widens_what_policy_permits(own) -> None:
     shard = shard_with(Codebook.draw(DIMENSION), unit_vectors(6, 90), ["a", "b", ""] * 30, np.arange(90), [])
     rows = RowFilter(permits=(Equals("dep", "a"),))
-    found = shard.scan(unit_vectors(7, 1), shard.select(rows, own), k=90, rerank_k=90).positions
+    found = shard.scan(unit_vectors(7, 1), shard.select(rows, own), k=90, effort=Effort(candidates=90)).positions
     assert set(found.tolist()) <= set(range(0, 90, 3))
 
 

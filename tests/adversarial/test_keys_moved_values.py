@@ -88,15 +88,16 @@ def test_between_spaces(here: Unlocked) -> None:
         keys.open(Position(0), Field.VECTOR, value, other_space)
     out = np.ones((1, 8), dtype="<f2")
     with pytest.raises(SealedValueUnreadable):
-        keys.open_vectors_into(np.array([0]), [value], out, other_space)
+        keys.open_vectors_into(np.array([0]), np.frombuffer(value, np.uint8)[None], out, other_space)
     assert not out.any()
 
 
 def test_vectors_swapped_under_the_search(here: Unlocked) -> None:
     keys, sealed = here
     out = np.ones((2, 8), dtype="<f2")
+    swapped = np.frombuffer(sealed[1][Field.VECTOR] + sealed[0][Field.VECTOR], np.uint8).reshape(2, -1)
     with pytest.raises(SealedValueUnreadable):
-        keys.open_vectors_into(np.array([0, 1]), [sealed[1][Field.VECTOR], sealed[0][Field.VECTOR]], out, space)
+        keys.open_vectors_into(np.array([0, 1]), swapped, out, space)
     assert not out.any()
 
 

@@ -131,7 +131,7 @@ def test_a_slot_that_was_changed_swapped_or_zeroed_does_not_open(tmp_path: Path)
         slots, present = store.vectors(sealed.uuid, at)
         assert present.all()
         out = np.empty((4, 64), np.float16)
-        keys.open_vectors_into(at, [slot.tobytes() for slot in slots], out, space)
+        keys.open_vectors_into(at, slots, out, space)
         return out
 
     assert (opened() == plain).all()

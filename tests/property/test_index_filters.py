@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from secure_embed.errors import InvalidRequest
-from secure_embed.index import Added, Codebook, RabitqShard
+from secure_embed.index import Added, Codebook, Effort, RabitqShard
 from secure_embed.types import (
     And,
     Attributes,
@@ -107,7 +107,7 @@ SHARD = pytest.fixture(scope="module", name="shard")(lambda: shard_of(RECORDS))
 
 def chosen(shard: RabitqShard, rows: RowFilter, own: Expression | None = None) -> list[int]:
     selection = shard.select(rows, own)
-    found = shard.scan(np.eye(4, dtype=np.float32)[:1], selection, k=1, rerank_k=1).positions.tolist()
+    found = shard.scan(np.eye(4, dtype=np.float32)[:1], selection, k=1, effort=Effort(candidates=1)).positions.tolist()
     assert len(found) == selection.count
     return found
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from secure_embed.errors import IntegrityFailure
-from secure_embed.index import Added, Codebook, Erased, RabitqShard, shard
+from secure_embed.index import Added, Codebook, Effort, Erased, RabitqShard, shard
 from secure_embed.index._chunks import chunk_bytes, chunks_of
 from secure_embed.types import And, Attributes, AttributeType, Compare, Equals, Has, Not, OneOf, RowFilter, TruthValue
 
@@ -70,7 +70,7 @@ def answers(of: RabitqShard) -> list[tuple[int, bytes, bytes, bool]]:
     for rows in FILTERS:
         for query in QUERIES:
             selection = of.select(rows, None)
-            candidates = of.scan(query[None], selection, k=2, rerank_k=4)
+            candidates = of.scan(query[None], selection, k=2, effort=Effort(candidates=4))
             found.append(
                 (selection.count, candidates.positions.tobytes(), candidates.estimates.tobytes(), candidates.exhaustive)
             )
@@ -83,12 +83,12 @@ class Saving(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         # Small shards are opened whole; here they are to be estimated, so that FAISS' answers are compared.
-        self.limits = shard.exhaustive_max, shard.exhaustive_narrow_max
-        shard.exhaustive_max = shard.exhaustive_narrow_max = 0
+        self.limits = shard.exhaustive_max, shard.exhaustive_filtered_max
+        shard.exhaustive_max = shard.exhaustive_filtered_max = 0
         self.made = False
 
     def teardown(self) -> None:
-        shard.exhaustive_max, shard.exhaustive_narrow_max = self.limits
+        shard.exhaustive_max, shard.exhaustive_filtered_max = self.limits
 
     @precondition(lambda self: not self.made)
     @rule(codebook=st.sampled_from(CODEBOOKS))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from secure_embed.index import Added, Codebook, RabitqShard
+from secure_embed.index import Added, Codebook, Effort, RabitqShard
 from secure_embed.types import Compare, RowFilter
 
 RECORDS = 6_000
@@ -49,7 +49,7 @@ def test_a_filter_never_leaves_an_answer_short(
     allowed = set(np.flatnonzero((rank >= start) & (rank < start + length)).tolist())
     selection = made.select(rows, None)
     assert selection.count == selection.permitted == len(allowed)
-    found = made.scan(query, selection, k=k, rerank_k=rerank_k)
+    found = made.scan(query, selection, k=k, effort=Effort(candidates=rerank_k))
     assert set(found.positions.tolist()) <= allowed
     assert len(set(found.positions.tolist())) == len(found.positions)
     if found.exhaustive:
@@ -89,8 +89,8 @@ def test_filtered_answers_equal_brute_force_on_easy_data(share: float) -> None:
     for at in range(0, 8_000, 150):
         query = vectors[at : at + 1]
         exact = np.where(number < 8_000 * share, halves.astype(np.float32) @ query[0], -2)
-        found = made.scan(query, selection, k=10, rerank_k=400)
-        assert not found.exhaustive
+        found = made.scan(query, selection, k=10, effort=Effort(candidates=400))
+        assert found.exhaustive is (share == 0.2)
         scored = made.score(found.positions, query, ticket=ticket)
         kth = np.sort(exact)[-10]
         assert scored.scores[9] >= kth - 1e-3

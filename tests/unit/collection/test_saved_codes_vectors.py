@@ -9,7 +9,7 @@ import pytest
 
 from secure_embed.collection.saved_codes import Standing
 from secure_embed.errors import Conflict, IntegrityFailure
-from secure_embed.index import RabitqShard
+from secure_embed.index import Effort, RabitqShard
 from secure_embed.types import Equals, RowFilter, TruthValue
 
 VECTORS = Path(__file__).parents[2] / "vectors"
@@ -46,7 +46,7 @@ def test_a_shards_state() -> None:
     query = np.eye(8, dtype=np.float32)[:1]
 
     def found(rows: RowFilter) -> list[int]:
-        return sorted(shard.scan(query, shard.select(rows, None), k=5, rerank_k=5).positions.tolist())
+        return sorted(shard.scan(query, shard.select(rows, None), k=5, effort=Effort(candidates=5)).positions.tolist())
 
     assert (shard.version, shard.size) == (SAVED["state"]["version"], len(SAVED["state"]["positions"]))
     assert found(RowFilter(permits=(TruthValue(True),))) == SAVED["state"]["positions"]

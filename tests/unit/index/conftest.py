@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from secure_embed.index import Added, Codebook, RabitqShard
+from secure_embed.index import Added, Codebook, Effort, RabitqShard
 from secure_embed.types import Action, Attributes, AttributeType, RowFilter, Ticket, TruthValue
 
 EVERYTHING = RowFilter(permits=(TruthValue(True),))
@@ -73,7 +73,7 @@ class World:
 
     def best(self, query: np.ndarray, rows: RowFilter = EVERYTHING, *, k: int = 10, rerank_k: int = 200) -> list[int]:
         selection = self.shard.select(rows, None)
-        candidates = self.shard.scan(query, selection, k=k, rerank_k=rerank_k)
+        candidates = self.shard.scan(query, selection, k=k, effort=Effort(candidates=rerank_k))
         return self.shard.score(candidates.positions, query, ticket=ticket()).positions[:k].tolist()
 
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from secure_embed.errors import Conflict, InvalidRequest, SecureEmbedError, Unavailable
-from secure_embed.index import Added, Codebook, Erased
+from secure_embed.index import Added, Codebook, Effort, Erased
 from secure_embed.types import Action, Has, RowFilter
 
 
 def here(made, everything, query_at: int = 0) -> list[int]:
     candidates = made.shard.scan(
-        made.vectors[query_at : query_at + 1], made.shard.select(everything, None), k=1, rerank_k=1
+        made.vectors[query_at : query_at + 1], made.shard.select(everything, None), k=1, effort=Effort(candidates=1)
     )
     assert candidates.exhaustive
     return candidates.positions.tolist()
@@ -119,7 +119,9 @@ def test_what_is_forgotten_is_not_found_and_the_rest_is(world, make_ticket, ever
     gone = list(range(0, 2_500, 3))
     forgotten = made.shard.forget(gone, version=1 + len(gone), ticket=make_ticket(Action.RECORD_ERASE))
     assert (forgotten.removed, forgotten.version, made.shard.size) == (len(gone), 1 + len(gone), 2_500 - len(gone))
-    candidates = made.shard.scan(vectors[:1], made.shard.select(everything, None), k=10, rerank_k=2_000)
+    candidates = made.shard.scan(
+        vectors[:1], made.shard.select(everything, None), k=10, effort=Effort(candidates=2_000)
+    )
     assert sorted(candidates.positions.tolist()) == sorted(set(range(2_500)) - set(gone))
     for at in (1, 2, 1_000):
         assert made.best(vectors[at : at + 1])[0] == at
@@ -155,7 +157,7 @@ def test_a_selection_from_before_reaches_neither_the_forgotten_nor_the_newcomers
     before = made.shard.select(RowFilter(permits=(Has("n"),)), None)
     made.shard.forget([5], version=2, ticket=make_ticket(Action.RECORD_ERASE))
     made.shard.apply([made.added(3, 20, 30)])
-    candidates = made.shard.scan(made.vectors[:1], before, k=5, rerank_k=5)
+    candidates = made.shard.scan(made.vectors[:1], before, k=5, effort=Effort(candidates=5))
     assert candidates.positions.tolist() == [p for p in range(20) if p != 5]
 
 
@@ -167,7 +169,7 @@ def test_an_old_selection_of_everything_does_not_become_everything_new(world, ev
     made.shard.apply([Erased(sequence=2 + at, position=at) for at in range(600)])
     made.shard.apply([made.added(602, 1_200, 1_800)])
     assert made.shard.size == before.count
-    candidates = made.shard.scan(made.vectors[1_500:1_501], before, k=10, rerank_k=100)
+    candidates = made.shard.scan(made.vectors[1_500:1_501], before, k=10, effort=Effort(candidates=100))
     assert len(candidates.positions) == 100
     assert set(candidates.positions.tolist()) <= set(range(600, 1_200))
 
@@ -193,7 +195,7 @@ def test_a_change_that_breaks_off_halfway_leaves_a_shard_that_answers_nothing(wo
         made.shard.apply([made.added(2, 10, 20)])
     for ask in (
         lambda: made.shard.select(everything, None),
-        lambda: made.shard.scan(made.vectors[:1], selection, k=1, rerank_k=1),
+        lambda: made.shard.scan(made.vectors[:1], selection, k=1, effort=Effort(candidates=1)),
         lambda: made.shard.apply([made.added(2, 10, 20)]),
     ):
         with pytest.raises(Unavailable) as refused:
@@ -217,7 +219,7 @@ def test_readers_beside_a_writer_see_whole_changes_only(world, everything) -> No
             selection = made.shard.select(rows if number else everything, None)
             if selection.count != records[selection.version]:
                 faults.append(f"{selection.count} records at version {selection.version}")
-            found = made.shard.scan(made.vectors[:1], selection, k=10, rerank_k=50)
+            found = made.shard.scan(made.vectors[:1], selection, k=10, effort=Effort(candidates=50))
             if len(found.positions) < min(10, selection.count - 150):
                 faults.append("too few")
             looks[number] += 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from secure_embed.errors import Conflict, IntegrityFailure, InvalidRequest, SealedValueUnreadable, SecureEmbedError
-from secure_embed.index import Codebook, Selection, Shard, exhaustive_max, openings_max
+from secure_embed.index import Codebook, Effort, Selection, Shard, exhaustive_max, openings_max
 from secure_embed.types import Action, Compare, RowFilter, TruthValue
 
 
@@ -43,7 +43,7 @@ def test_recall_at_ten_after_rescoring_reaches_exact_search(world, make_clustere
 def test_estimates_are_cosines_best_first(world, everything) -> None:
     made = world(1_500, 384)
     query = made.vectors[7:8]
-    candidates = made.shard.scan(query, made.shard.select(everything, None), k=10, rerank_k=100)
+    candidates = made.shard.scan(query, made.shard.select(everything, None), k=10, effort=Effort(candidates=100))
     assert not candidates.exhaustive
     assert len(candidates.positions) == 100
     assert (np.diff(candidates.estimates) <= 0).all()
@@ -55,7 +55,7 @@ def test_estimates_are_cosines_best_first(world, everything) -> None:
 def test_a_small_selection_is_answered_whole_and_exactly(world, everything) -> None:
     made = world(300, 32)
     selection = made.shard.select(everything, None)
-    candidates = made.shard.scan(made.vectors[:1], selection, k=5, rerank_k=20)
+    candidates = made.shard.scan(made.vectors[:1], selection, k=5, effort=Effort(candidates=20))
     assert candidates.exhaustive
     assert candidates.positions.tolist() == list(range(300))
     assert np.isnan(candidates.estimates).all()
@@ -63,9 +63,11 @@ def test_a_small_selection_is_answered_whole_and_exactly(world, everything) -> N
     assert made.best(made.vectors[:1], k=300) == made.exact(made.vectors[:1], range(300))
 
 
-def test_more_than_rerank_k_is_answered_when_k_asks_for_it(world, everything) -> None:
+def test_more_candidates_than_usual_are_named_when_k_asks_for_it(world, everything) -> None:
     made = world(1_400, 16)
-    candidates = made.shard.scan(made.vectors[:1], made.shard.select(everything, None), k=1_200, rerank_k=10)
+    candidates = made.shard.scan(
+        made.vectors[:1], made.shard.select(everything, None), k=1_200, effort=Effort(candidates=10)
+    )
     assert len(set(candidates.positions.tolist())) == 1_200
 
 
@@ -75,7 +77,7 @@ def test_nothing_to_find_is_an_empty_answer(world, everything) -> None:
     none = RowFilter(permits=())
     for made, rows in ((empty, everything), (world(), none), (world(), RowFilter(permits=(TruthValue(False),)))):
         selection = made.shard.select(rows, None)
-        candidates = made.shard.scan(query, selection, k=3, rerank_k=5)
+        candidates = made.shard.scan(query, selection, k=3, effort=Effort(candidates=5))
         assert (selection.count, len(candidates.positions), candidates.exhaustive) == (0, 0, True)
     assert len(empty.shard.score(np.zeros(0, np.int64), query, ticket=ticket_of(0)).positions) == 0
 
@@ -171,7 +173,7 @@ def test_a_malformed_query_is_refused_by_scan_and_score(world, everything, query
     made = world()
     selection = made.shard.select(everything, None)
     for ask in (
-        lambda: made.shard.scan(query, selection, k=1, rerank_k=1),
+        lambda: made.shard.scan(query, selection, k=1, effort=Effort(candidates=1)),
         lambda: made.shard.score(np.arange(1), query, ticket=ticket_of(1)),
     ):
         with pytest.raises(InvalidRequest) as refused:
@@ -179,11 +181,11 @@ def test_a_malformed_query_is_refused_by_scan_and_score(world, everything, query
         assert refused.value.code == "vector_invalid"
 
 
-@pytest.mark.parametrize(("k", "rerank_k"), [(0, 5), (-1, 5), (5, 0), (10_001, 5), (5, 10_001)])
-def test_numbers_that_faiss_would_abort_on_are_refused(world, everything, k: int, rerank_k: int) -> None:
+@pytest.mark.parametrize("k", [0, -1, 10_001])
+def test_numbers_that_faiss_would_abort_on_are_refused(world, everything, k: int) -> None:
     made = world()
     with pytest.raises(InvalidRequest) as refused:
-        made.shard.scan(made.vectors[:1], made.shard.select(everything, None), k=k, rerank_k=rerank_k)
+        made.shard.scan(made.vectors[:1], made.shard.select(everything, None), k=k, effort=Effort())
     assert refused.value.code == "k_invalid"
 
 
@@ -200,7 +202,7 @@ def test_a_selection_of_another_shard_is_refused(world, everything) -> None:
     plain = Selection(bitmap=selection.bitmap, count=60, permitted=60, version=1)
     for foreign in (selection, plain):
         with pytest.raises(Conflict) as refused:
-            other.shard.scan(other.vectors[:1], foreign, k=1, rerank_k=1)
+            other.shard.scan(other.vectors[:1], foreign, k=1, effort=Effort(candidates=1))
         assert refused.value.code == "selection_stale"
 
 
@@ -221,23 +223,30 @@ def test_faiss_threads_of_the_calling_thread_are_left_as_they_were(world, everyt
     assert seen == [3]
 
 
-def test_a_narrow_filter_is_answered_whole_further_up(world) -> None:
-    """1,500 records: estimated where they are a fifth of the collection, all opened where they are a tenth."""
-    for records, exhaustive in ((7_500, False), (15_000, True)):
+def test_what_a_filter_leaves_is_answered_whole_further_up(world, everything) -> None:
+    """However many records lie beside them: those must not show in the answer."""
+    for records, allowed, exhaustive in (
+        (1_500, 1_500, False),
+        (1_600, 1_500, True),
+        (9_000, 1_500, True),
+        (9_000, 2_500, False),
+    ):
         made = world(records, 8, schema={"n": "long"}, attributes=[{"n": i} for i in range(records)])
-        selection = made.shard.select(RowFilter(permits=(Compare("n", "<", 1_500),)), None)
-        candidates = made.shard.scan(made.vectors[:1], selection, k=10, rerank_k=200)
+        rows = everything if allowed == records else RowFilter(permits=(Compare("n", "<", allowed),))
+        candidates = made.shard.scan(
+            made.vectors[:1], made.shard.select(rows, None), k=10, effort=Effort(candidates=200)
+        )
         assert candidates.exhaustive is exhaustive
-        assert len(candidates.positions) == (1_500 if exhaustive else 200) <= openings_max(200, 10)
+        assert len(candidates.positions) == (1_500 if exhaustive else 200) <= openings_max(Effort(), 10)
 
 
 def test_a_query_s_ticket_covers_what_scan_may_name(world, everything) -> None:
     made = world(exhaustive_max + 1, 16, schema={"n": "long"}, attributes=[{"n": i} for i in range(exhaustive_max + 1)])
     whole = made.shard.select(RowFilter(permits=(Compare("n", "<", exhaustive_max),)), None)
     for selection in (whole, made.shard.select(everything, None)):
-        candidates = made.shard.scan(made.vectors[:1], selection, k=10, rerank_k=200)
-        assert len(candidates.positions) <= openings_max(200, 10)
-    assert openings_max(5_000, 10) == 5_000
+        candidates = made.shard.scan(made.vectors[:1], selection, k=10, effort=Effort(candidates=200))
+        assert len(candidates.positions) <= openings_max(Effort(), 10)
+    assert openings_max(Effort(candidates=5_000), 10) == 5_000
 
 
 def test_the_footprint_is_what_plaintext_derived_bytes_take(world) -> None:
@@ -253,3 +262,22 @@ def test_the_footprint_is_what_plaintext_derived_bytes_take(world) -> None:
 def test_the_shard_is_a_shard(world) -> None:
     shard: Shard = world().shard
     assert (shard.version, shard.size) == (1, 60)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"candidates": 0},
+        {"candidates": 10_001},
+        {"lists": 0},
+        {"lists": 65_537},
+        {"margin": 0.0},
+        {"margin": float("nan")},
+        {"margin": 101.0},
+    ],
+    ids=str,
+)
+def test_an_effort_out_of_bounds_is_refused(bad) -> None:
+    with pytest.raises(InvalidRequest) as refused:
+        Effort(**bad)
+    assert refused.value.code == "effort_invalid"

@@ -33,11 +33,15 @@ def ingest(
     return sealed
 
 
+def slots(sealed: Sequence[bytes]) -> npt.NDArray[np.uint8]:
+    return np.frombuffer(b"".join(sealed), np.uint8).reshape(len(sealed), -1 if sealed else 0)
+
+
 def opened(
-    keys: CollectionKeys, positions: Sequence[int], sealed: Sequence[bytes | None]
+    keys: CollectionKeys, positions: Sequence[int], sealed: Sequence[bytes]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float16]]:
     out = np.full((len(positions), dimension), 9, dtype="<f2")
-    return keys.open_vectors_into(np.array(positions, dtype=np.int64), sealed, out, space), out
+    return keys.open_vectors_into(np.array(positions, dtype=np.int64), slots(sealed), out, space), out
 
 
 def of_vectors(sealed: Sequence[dict[Field, bytes]]) -> list[bytes]:
@@ -75,11 +79,11 @@ def test_a_missing_key_is_an_absent_record(collection: CollectionKeys, key_store
     plain = vectors(4)
     sealed = ingest(collection, key_store, plain)
     collection.discard([Position(1), Position(99_999), Position(1)])
-    values: list[bytes | None] = [*of_vectors(sealed)]
-    there, out = opened(collection, [2, 1, 0, 3, 99_999, -1], [values[2], values[1], None, values[3], b"", b""])
-    assert there.tolist() == [True, False, False, True, False, False]
-    assert np.array_equal(out[[0, 3]], plain[[2, 3]])
-    assert not out[[1, 2, 4, 5]].any()
+    values = of_vectors(sealed)
+    there, out = opened(collection, [2, 1, 3, 99_999, -1], [values[2], values[1], values[3], values[0], values[0]])
+    assert there.tolist() == [True, False, True, False, False]
+    assert np.array_equal(out[[0, 2]], plain[[2, 3]])
+    assert not out[[1, 3, 4]].any()
     assert collection.open(Position(1), Field.TEXT, sealed[1][Field.TEXT], space) is None
     assert collection.records == 3
 
@@ -93,10 +97,12 @@ def test_one_bad_vector_leaves_none_behind(collection: CollectionKeys, key_store
     values = of_vectors(ingest(collection, key_store, vectors(3)))
     good = values[1]
     flipped = good[:-1] + bytes([good[-1] ^ 1])
-    for bad in (b"", good[:-1], good + b"\x00", flipped, b"\x02" + good[1:], values[0]):
+    bads = [[values[0], bad, values[2]] for bad in (flipped, b"\x02" + good[1:], values[0], bytes(len(good)))]
+    others = [[value[:-1] for value in values], [value + b"\x00" for value in values], [value[:20] for value in values]]
+    for given in bads + others:
         out = np.full((3, dimension), 9, dtype="<f2")
         with pytest.raises(SealedValueUnreadable) as refused:
-            collection.open_vectors_into(np.arange(3), [values[0], bad, values[2]], out, space)
+            collection.open_vectors_into(np.arange(3), slots(given), out, space)
         assert not out.any()
         assert "vector" in refused.value.detail
 
@@ -111,7 +117,7 @@ def test_one_bad_vector_leaves_none_behind(collection: CollectionKeys, key_store
 )
 def test_a_buffer_that_does_not_fit_is_refused(collection: CollectionKeys, out: npt.NDArray[np.float16]) -> None:
     with pytest.raises(ValueError, match="belong together"):
-        collection.open_vectors_into(np.arange(3), [None] * 3, out, space)
+        collection.open_vectors_into(np.arange(3), slots([bytes(33 + 2 * dimension)] * 3), out, space)
 
 
 def test_keys_are_not_known_before_they_are_admitted(collection: CollectionKeys) -> None:

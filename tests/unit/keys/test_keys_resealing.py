@@ -2,10 +2,11 @@
 
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from secure_embed.errors import Conflict, SealedValueUnreadable, Unavailable
@@ -35,10 +36,15 @@ def sealed_again(keys: CollectionKeys, at: list[Position]) -> tuple[list[Wrapped
     return fresh, dict(zip(at, sealed, strict=True))
 
 
+def slots(rows: Iterable[Mapping[Field, bytes]]) -> npt.NDArray[np.uint8]:
+    vectors = [row[Field.VECTOR] for row in rows]
+    return np.frombuffer(b"".join(vectors), np.uint8).reshape(len(vectors), -1)
+
+
 def assert_all_open(keys: CollectionKeys, rows: Rows) -> None:
     out = np.zeros((len(rows), dimension), dtype="<f2")
     at = np.array(list(rows), dtype=np.int64)
-    assert keys.open_vectors_into(at, [row[Field.VECTOR] for row in rows.values()], out, space).all()
+    assert keys.open_vectors_into(at, slots(rows.values()), out, space).all()
     assert np.array_equal(out, plain[at])
     for position, row in rows.items():
         assert keys.open(position, Field.TEXT, row[Field.TEXT], space) == f"text {position}".encode()
@@ -50,7 +56,7 @@ def assert_none_opens(keys: CollectionKeys, rows: Rows) -> None:
             keys.open(position, Field.TEXT, row[Field.TEXT], space)
         out = np.ones((1, dimension), dtype="<f2")
         with pytest.raises(SealedValueUnreadable):
-            keys.open_vectors_into(np.array([position]), [row[Field.VECTOR]], out, space)
+            keys.open_vectors_into(np.array([position]), slots([row]), out, space)
         assert not out.any()
 
 
@@ -194,7 +200,7 @@ def test_readers_that_watch_the_epoch_never_miss_a_record(
                 epoch, row = collection.epoch, store[position]
                 out = np.zeros((1, dimension), dtype="<f2")
                 try:
-                    assert collection.open_vectors_into(np.array([position]), [row[Field.VECTOR]], out, space).all()
+                    assert collection.open_vectors_into(np.array([position]), slots([row]), out, space).all()
                     assert collection.open(position, Field.TEXT, row[Field.TEXT], space) == f"text {position}".encode()
                 except SealedValueUnreadable:
                     assert collection.epoch != epoch  # else the row would be damaged
