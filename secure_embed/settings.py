@@ -141,6 +141,7 @@ class LimitSettings(_Part):
     batch_records_max: Annotated[int, Field(ge=1, le=5_000)] = 1_000
     concurrent_calls_max: Annotated[int, Field(ge=1, le=256)] = 16
     rerank_k: Annotated[int, Field(ge=10, le=5_000)] = 200
+    query_seconds_max: Annotated[float, Field(gt=0, le=600)] = 30.0
 
 
 class Settings(BaseSettings):

@@ -6,6 +6,7 @@ caller chose is hashed under the log's key.
 """
 
 import hmac
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from typing import Any, Literal, Self
 from uuid import UUID, uuid4
 
 from secure_embed.audit import AuditEvent, AuditLog, Caller, EventDecision, Phase, label
+from secure_embed.deadline import Deadline
 from secure_embed.errors import SecureEmbedError, Unavailable
 from secure_embed.types import Action, Decision, Principal, Receipt, Ticket
 
@@ -32,6 +34,7 @@ class Call:
     authorization: tuple[str, ...] = field(repr=False)
     purpose: str | None
     source: str
+    deadline: Deadline = field(default_factory=lambda: Deadline(math.inf), repr=False)  # queries take notice of it
 
 
 class Trails:

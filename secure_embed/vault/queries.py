@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from secure_embed.answers import Hit, QueryResult, Question
 from secure_embed.collection import Holding, Meta
+from secure_embed.deadline import Deadline
 from secure_embed.embed import Encoder
 from secure_embed.errors import IntegrityFailure, InvalidRequest
 from secure_embed.index import Effort, RabitqShard, Selection, openings_max
@@ -61,10 +62,11 @@ class Queries:
             reads_texts = ask.include_text and self._way.gate.permit_texts(trail, principal, name)
             holding = in_space(self._way.holdings.named(name), self._encoder)
             asked = self._admit(trail, principal, permit, holding, ask)
+            call.deadline.require()
             trail.intend(openings_max=openings_max(self._effort, ask.k))
             vector = self._encoder.encode_query(asked.text)
             ticket = trail.ticket()  # no vector is opened before the INTENT is durable
-            found = self._search(holding, asked, vector, ask.k, ticket)
+            found = self._search(holding, asked, vector, ask.k, ticket, call.deadline)
             self._recheck(trail, principal, name, found)
             tags = holding.ledger_tags([position for position, _ in found.hits])
             answer = self._risk.release(
@@ -114,9 +116,12 @@ class Queries:
         )
         return _Admitted(text=text, profile=profile, admission=admission, shard=shard, selection=selection)
 
-    def _search(self, holding: Holding, asked: _Admitted, vector: Vectors, k: int, ticket: Ticket) -> _Found:
-        candidates = asked.shard.scan(vector, asked.selection, k=k, effort=self._effort)
-        scored = asked.shard.nearest(candidates, vector, k=k, effort=self._effort, ticket=ticket)
+    def _search(
+        self, holding: Holding, asked: _Admitted, vector: Vectors, k: int, ticket: Ticket, deadline: Deadline
+    ) -> _Found:
+        effort = self._effort
+        candidates = asked.shard.scan(vector, asked.selection, k=k, effort=effort, deadline=deadline)
+        scored = asked.shard.nearest(candidates, vector, k=k, effort=effort, ticket=ticket, deadline=deadline)
         best = [
             (Position(int(position)), float(score))
             for position, score in zip(scored.positions[:k], scored.scores[:k], strict=True)
