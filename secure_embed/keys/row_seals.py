@@ -230,8 +230,7 @@ class RowSeals:
 
     def _altered(self, leaf: Leaf) -> IntegrityFailure:
         of_owner = f" of {leaf.owner.number}" if leaf.owner.number else ""
-        first = leaf.block << rows_shift
-        return altered(self._file, leaf.owner.table, f"{of_owner}, {first} to {first + (1 << rows_shift) - 1}")
+        return altered(self._file, leaf.owner.table, f"{of_owner}, block {leaf.block}")
 
     def _now(self, read: Read) -> RowTree:
         return self._tree if self._tree is not None else self._read_tree(read)
