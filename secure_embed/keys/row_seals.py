@@ -20,7 +20,7 @@ from secure_embed.keys.row_tree import Leaf, Owner, RowMacs, RowTree, Value
 
 __all__ = ["RowSeals", "SealedTable", "SealedTables", "altered", "place", "place_of"]
 
-rows_shift = 8  # 256 keys to a block
+rows_shift = 6  # 64 keys to a block: a write reads and hashes what else is in it
 run_blocks = 64  # read at a time: under 1 MiB
 
 _place = struct.Struct(">qq")
