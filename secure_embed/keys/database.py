@@ -98,7 +98,8 @@ class SealedDatabase:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > len(migrations):
             raise ConfigurationError(f"{self._path.name} was written by a newer version", code="database_too_new")
-        if version == 0:  # a crash may have come between this and the first migration
+        # A crash may have come between this and the first migration.
+        if version == 0 and (self._seals is None or self._seals.is_new(self._committed)):
             with self.transaction() as run:
                 run.execute(_generation_table)
                 run.execute("INSERT OR IGNORE INTO file_generation VALUES (1, 0)")
@@ -139,7 +140,7 @@ class SealedDatabase:
             before, tree = self._connection.total_changes, None
             try:
                 yield self._connection
-                if self._connection.total_changes != before:
+                if self._connection.total_changes != before or self._schema_changed():
                     tree = self._count_and_seal()
                 self._connection.execute("COMMIT")
                 if self._seals is not None and tree is not None:
@@ -156,6 +157,9 @@ class SealedDatabase:
                 raise
             finally:
                 self._writing_thread = None
+
+    def _schema_changed(self) -> bool:
+        return self._seals is not None and self._seals.schema_changed(self._connection)
 
     def _count_and_seal(self) -> RowTree | None:
         run = self._connection

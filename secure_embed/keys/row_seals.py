@@ -31,6 +31,8 @@ _tables = (
     ) STRICT, WITHOUT ROWID""",
     "CREATE TABLE IF NOT EXISTS file_seal (one INTEGER PRIMARY KEY CHECK (one = 1), mac BLOB NOT NULL) STRICT",
 )
+_schema = Leaf(Owner("sqlite_schema", 0), 0)
+_schema_rows = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
 
 Row = tuple[Any, ...]
 Read = Callable[[str, Sequence[Value]], list[Row]]
@@ -116,14 +118,23 @@ class RowSeals:
         self._key = key
         self._macs = RowMacs(sealed.file, key)
         self._tree: RowTree | None = None  # None: to be read
+        self._schema_version: int | None = None  # of which the hash is known
         self._touched: set[Leaf] = set()
         self._sure: set[Leaf] = set()  # compared since the file was opened
         self._whole: set[Owner] = set()  # owners whose blocks all were
 
     # --- opening ---------------------------------------------------------------------------------------------------
 
+    def is_new(self, read: Read) -> bool:
+        """Whether nothing is in the file yet. An emptied one would be sealed as it is: where there is anything, the hashes
+        have to be there, and hold."""
+        if not read("SELECT 1 FROM sqlite_schema", ()):
+            return True
+        self._read_tree(read)
+        return False
+
     def create(self, run: Connection) -> None:
-        """In a file that is being made, before there are rows."""
+        """In a new file."""
         for statement in _tables:
             run.execute(statement)
         self._tree = RowTree({})
@@ -147,16 +158,18 @@ class RowSeals:
 
         Raises ``IntegrityFailure``: ``rows_altered``, ``database_unreadable``.
         """
-        ours = read("SELECT 1 FROM sqlite_schema WHERE name IN ('row_seals', 'file_seal')", ())
-        # A trigger of the file's own would change rows while we write.
-        if len(ours) != len(_tables) or read("SELECT 1 FROM sqlite_schema WHERE type IN ('trigger', 'view')", ()):
+        tree = self._read_tree(read)
+        # A changed schema would change rows while we write: triggers, cascades.
+        if tree.find(_schema) != self._macs.leaf(_schema, read(_schema_rows, ())):
             raise altered(self._file, "the schema")
-        self._read_tree(read)
+        ((self._schema_version,),) = read("PRAGMA schema_version", ())
         for table in self._tables.values():
             if table.at_start:
                 self._load_table(read, table)
 
     def _read_tree(self, read: Read) -> RowTree:
+        if len(read("SELECT 1 FROM sqlite_schema WHERE name IN ('row_seals', 'file_seal')", ())) != len(_tables):
+            raise altered(self._file, "the schema")
         leaves = read("SELECT name, owner, block, mac FROM row_seals", ())
         tree = RowTree.of(self._macs, ((Leaf(Owner(n, o), b), mac) for n, o, b, mac in leaves))
         generations, tops = read("SELECT number FROM file_generation", ()), read("SELECT mac FROM file_seal", ())
@@ -237,6 +250,10 @@ class RowSeals:
 
     # --- writing ---------------------------------------------------------------------------------------------------
 
+    def schema_changed(self, run: Connection) -> bool:
+        """That is no change of a row to SQLite."""
+        return bool(run.execute("PRAGMA schema_version").fetchone() != (self._schema_version,))
+
     def seal(self, run: Connection, committed: Read, generation: int) -> RowTree:
         """At the end of a transaction: new hashes for all blocks that it touched, written within it. ``committed`` reads
         the state before it, ``run`` the one after. Give the answer to :meth:`took` when it is committed."""
@@ -252,6 +269,9 @@ class RowSeals:
                 changes.update({Leaf(of, block): None for block in range(first, end)})
                 rows = run.execute(*table.between(of.number, first, end))
                 changes.update((leaf, self._macs.leaf(leaf, some)) for leaf, some in self._grouped(table, rows))
+        if self.schema_changed(run):
+            changes[_schema] = self._macs.leaf(_schema, run.execute(_schema_rows))
+            (self._schema_version,) = run.execute("PRAGMA schema_version").fetchone()
         tree = tree.replacing(self._macs, changes)
         run.executemany(
             "DELETE FROM row_seals WHERE name = ? AND owner = ? AND block = ?",
