@@ -73,8 +73,8 @@ class Side:
         )
         uuid = self.collection.uuid
         keyring = Keyring.create(folder / "keyring.json", KnownRoot())
-        self.key_store = SqlcipherKeyStore(folder / "keys.db", os.urandom(32))
-        self.store = SqlcipherRecordStore(folder / "data.db", os.urandom(32))
+        self.key_store = SqlcipherKeyStore(folder / "keys.db", os.urandom(32), rows_key=bytes(32))
+        self.store = SqlcipherRecordStore(folder / "data.db", os.urandom(32), rows_key=bytes(32))
         self.keys = CollectionKeys.create(keyring, self.key_store, uuid)
         self.store.create_collection(SealedCollection(uuid=uuid, name_tag=bytes(32), descriptor=b"sealed"))
         self.path = folder / "codes" / str(uuid)

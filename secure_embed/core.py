@@ -15,7 +15,7 @@ from secure_embed.custody import Backups, Rollback, Rotating, Successions, log_s
 from secure_embed.erasure import Erasing, Holds
 from secure_embed.errors import IntegrityFailure, SecureEmbedError
 from secure_embed.host import check_files
-from secure_embed.keys import CatalogueKeys, KeyProvider, Keyring, Secret, SqlcipherKeyStore, open_provider
+from secure_embed.keys import CatalogueKeys, KeyProvider, Keyring, Secret, SqlcipherKeyStore, open_provider, rows_key
 from secure_embed.layout import DATA, KEYRING, LOG, ROOT
 from secure_embed.risk import RiskControl, SqlcipherLedger, load_profiles
 from secure_embed.settings import Settings
@@ -185,9 +185,10 @@ def open_databases(
     opened: ExitStack, root: Path, keyring: Keyring
 ) -> tuple[SqlcipherKeyStore, SqlcipherRecordStore, SqlcipherLedger]:
     """The three databases of a deployment, made where they are not there yet; closed with ``opened``."""
-    key_store = SqlcipherKeyStore(root / "keys/keys.db", keyring.secret(Secret.KEYS_STORE))
+    of_rows = rows_key(keyring.secret(Secret.CATALOGUE))
+    key_store = SqlcipherKeyStore(root / "keys/keys.db", keyring.secret(Secret.KEYS_STORE), of_rows)
     opened.callback(key_store.close)
-    store = SqlcipherRecordStore(root / "data/data.db", keyring.secret(Secret.DATA_STORE))
+    store = SqlcipherRecordStore(root / "data/data.db", keyring.secret(Secret.DATA_STORE), of_rows)
     opened.callback(store.close)
     ledger = SqlcipherLedger(root / "data/risk.db", keyring.secret(Secret.RISK_STORE), time.time)
     opened.callback(ledger.close)

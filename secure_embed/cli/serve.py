@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from secure_embed.cli.environment import harden_this_process, refuse_secrets_here
+from secure_embed.cli.environment import prepare_for_keys
 from secure_embed.cli.output import root_option
 
 __all__ = ["serve"]
@@ -17,9 +17,7 @@ def serve(root: Path, dev: bool) -> None:
     """Run the service over TLS until a signal ends it."""
     from secure_embed.settings import Settings
 
-    if lacking := harden_this_process(anew=True).lacking:
-        click.echo(f"secure-embed: this host does not give: {', '.join(lacking)} (docs/operations.md)", err=True)
-    refuse_secrets_here()
+    prepare_for_keys()
     settings = Settings.load(root, dev=dev)  # a wrong setting is said before anything heavy is loaded
     from secure_embed.api import create_app
     from secure_embed.api import serve as answer
