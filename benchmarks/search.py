@@ -131,6 +131,7 @@ def main() -> None:
         run(sections, sizes, asked.folder, asked)
     else:
         with tempfile.TemporaryDirectory(dir=asked.folder) as made:
+            Path(made).chmod(0o711)  # PostgreSQL runs as another user
             run(sections, sizes, Path(made), asked)
     from search_picture import draw
 
