@@ -68,7 +68,15 @@ class Cyborg(System):
     packages = ("cyborgdb-core",)
     note = "encrypted, trained, float32 on disk, nothing cached"
     cached: ClassVar[bool] = False
-    efforts = ((0, 50), (32, 50), (64, 100), (128, 200), (512, 400))  # lists (0: its own choice), times k read again
+    efforts = (
+        (8, 10),
+        (16, 20),
+        (0, 50),
+        (32, 50),
+        (64, 100),
+        (128, 200),
+        (512, 400),
+    )  # lists (0: its own choice), times k read again
     key = bytes(range(32))
 
     def __init__(self, folder: Path) -> None:
