@@ -20,22 +20,10 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"): 
     os.environ.setdefault(variable, "1")
 
 from main_job_machine import OthersShare, machine, rounded, versions  # noqa: E402
+from search_result import SECTIONS, merged  # noqa: E402
 from search_sections import Sizes, beside_flat, concurrent, filtered  # noqa: E402
 
 repository = Path(__file__).parents[1]
-GOALS = {
-    "easy": 0.02,
-    "hard": 0.04,
-    "million": 0.008,
-    "recall_at_10": 0.99,
-    "quality": 0.001,
-    "memory": 0.05,
-    "cold": 0.25,
-    "filtered": 1.0,
-    "concurrent": 1.5,
-    "peers": 1.0,
-}
-SECTIONS = ("easy", "hard", "million", "quality", "memory", "cold", "filtered", "concurrent", "peers")
 quick = Sizes(
     records=8_000, million=20_000, turns=3, each=5, recall_queries=20, peer_records=2_000, paragraphs=1_500, rounds=2
 )
@@ -62,16 +50,6 @@ def measured(section: str, sizes: Sizes, folder: Path, asked: argparse.Namespace
         return peers(sizes, folder, python=asked.peers_python, only=asked.peers)
     assert section in ("filtered", "concurrent")
     return (filtered if section == "filtered" else concurrent)(sizes, folder)
-
-
-def merged(before: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
-    """The result with the sections that were measured now; those of before stay, in the order of ``SECTIONS``."""
-    both = {**before.get("sections", {}), **new}
-    return {
-        "goals": GOALS,
-        "measured": sorted({each["measured"] for each in both.values()}),
-        "sections": {name: both[name] for name in SECTIONS if name in both},
-    }
 
 
 def run(sections: Sequence[str], sizes: Sizes, folder: Path, asked: argparse.Namespace) -> None:

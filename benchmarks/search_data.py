@@ -4,7 +4,7 @@ Normal centres, normal noise of a given width a dimension, then unit length. Blo
 every process makes the same vectors. A query is a centre and noise drawn anew: near a cluster, near no stored vector.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -91,10 +91,10 @@ def exact(
     return rows
 
 
-def overlap(found: npt.ArrayLike, right: npt.NDArray[np.int64]) -> float:
+def overlap(found: Sequence[npt.ArrayLike], right: npt.NDArray[np.int64]) -> float:
     """Which share of the right rows was found: recall at the width of ``right``; -1 in ``right`` is none."""
     shares = []
-    for row, best in zip(np.asarray(found), right, strict=True):
+    for row, best in zip(found, right, strict=True):
         wanted = set(best[best >= 0].tolist())
         if wanted:
             shares.append(len(wanted.intersection(np.asarray(row).tolist())) / len(wanted))

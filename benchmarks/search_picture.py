@@ -1,2 +1,272 @@
-def draw(r, p):
-    pass
+"""Draws the result of search.py. ``python benchmarks/search_picture.py RESULT.json`` draws one that is there again."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("agg")
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["draw"]
+
+BLUE, PALE_BLUE, GREY, PALE_GREY, INK, FAINT = "#2a6f97", "#a9cfe2", "#9aa5ab", "#d9dee1", "#222222", "#666666"
+beside = {"easy": "noise 0.6", "hard": "noise 1.0", "million": "noise 0.6"}
+Result = dict[str, Any]
+
+
+def draw(result: Result, path: Path) -> None:
+    """Above: beside exact search, each with its goal. Below: beside other systems, on logarithmic scales."""
+    plt.rcParams.update({"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "text.color": INK})
+    sections, goals = result["sections"], result["goals"]
+    figure = plt.figure(figsize=(16, 10.5))
+    above, below = figure.subfigures(2, 1, height_ratios=[1, 1.12])
+    panels: dict[str, Callable[[Axes, Result, Result], None]] = {
+        "easy": ratios,
+        "memory": memory,
+        "cold": cold,
+        "filtered": filtered,
+        "concurrent": concurrent,
+    }
+    axes = above.subplots(1, len(panels), gridspec_kw={"width_ratios": [1.35, 0.75, 1.1, 1.25, 0.85]})
+    for axis, (name, panel) in zip(axes, panels.items(), strict=True):
+        if name in sections:
+            panel(axis, sections, goals)
+        else:
+            axis.set_axis_off()
+            axis.text(0.5, 0.5, f"{name}: not measured", ha="center", color=FAINT)
+    above.suptitle(heading(sections), fontsize=12.5, y=0.995, x=0.012, ha="left", weight="bold")
+    above.subplots_adjust(left=0.05, right=0.985, top=0.82, bottom=0.13, wspace=0.36)
+    if "peers" in sections:
+        peers(below, sections["peers"])
+    figure.text(0.012, 0.012, footnote(sections), ha="left", va="bottom", fontsize=8.5, color=FAINT)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def heading(sections: Result) -> str:
+    size = next((s["data"] for s in sections.values() if "data" in s), None)
+    if size is None:
+        return "Searching sealed vectors"
+    return f"Searching sealed vectors, {size['records']:,} x {size['dimension']:,}: codes scanned, the best opened and scored exactly"
+
+
+def title(axis: Axes, text: str, under: str) -> None:
+    axis.set_title(text, loc="left", fontsize=11, pad=22)
+    axis.text(0, 1.02, under, transform=axis.transAxes, fontsize=8.5, color=FAINT, va="bottom")
+
+
+def whisker(axis: Axes, at: float, figures: Result) -> None:
+    axis.plot([at, at], [figures["min"], figures["max"]], color=INK, linewidth=1.1)
+
+
+def goal_mark(axis: Axes, at: float, goal: float, width: float, text: str) -> None:
+    axis.plot([at - width / 2, at + width / 2], [goal, goal], color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
+    axis.text(at + width / 2, goal, text, fontsize=8, va="bottom", ha="right")
+
+
+def ratios(axis: Axes, sections: Result, goals: Result) -> None:
+    """p50 over exact search's, which is 1."""
+    shown = [name for name in beside if name in sections]
+    for at, name in enumerate(shown):
+        ours = sections[name]["by_turns"]["ours"]
+        over = ours["over_base"]
+        axis.bar([at], [over["median"]], color=BLUE, width=0.6)
+        whisker(axis, at, over)
+        goal_mark(axis, at, goals[name], 0.86, f"goal {goals[name]:g}")
+        top = max(over["max"], goals[name])
+        recall = sections[name]["recall_at_10"]
+        flat = sections[name]["by_turns"]["flat"]["p50_ms"]["median"]
+        words = f"{over['median']:.4f}\n{ours['p50_ms']['median']:.2f} of {flat:.1f} ms\nrecall {recall:.3f}"
+        axis.text(at, top * 1.25, words, ha="center", va="bottom", fontsize=8.5, linespacing=1.25)
+    axis.set_yscale("log")
+    axis.set_ylim(0.001, 1.6)
+    axis.axhline(1, color=GREY, linewidth=1.2)
+    axis.text(-0.45, 1.05, "exact search, float32 in memory", fontsize=8, color=FAINT, va="bottom")
+    sizes = [sections[name]["data"]["records"] for name in shown]
+    axis.set_xticks(range(len(shown)), [f"{n:,}\n{beside[name]}" for n, name in zip(sizes, shown, strict=True)])
+    axis.tick_params(axis="x", length=0)
+    title(axis, "A query's p50, over exact search", "in process, one thread; less is better")
+
+
+def memory(axis: Axes, sections: Result, goals: Result) -> None:
+    figures = sections["memory"]
+    fp32, ours = figures["fp32_bytes_a_record"], figures["codes"]["bytes_a_record_with_codebook"]
+    axis.bar([0, 1], [ours, fp32], color=[BLUE, GREY], width=0.6)
+    goal_mark(axis, 0, goals["memory"] * fp32, 0.86, f"goal {goals['memory']:.0%}")
+    top = max(ours, goals["memory"] * fp32)
+    axis.text(0, top * 1.3, f"{ours:.0f}\n{figures['codes']['over_fp32']:.1%}", ha="center", va="bottom", weight="bold")
+    axis.text(1, fp32 * 1.08, f"{fp32:,}", ha="center", va="bottom", weight="bold")
+    axis.set_yscale("log")
+    axis.set_ylim(10, fp32 * 3)
+    axis.set_xticks([0, 1], ["ours", "float32"])
+    axis.tick_params(axis="x", length=0)
+    title(axis, "Plaintext in memory", "derived bytes a vector")
+
+
+def cold(axis: Axes, sections: Result, goals: Result) -> None:
+    figures = sections["cold"]
+    highest = 0.0
+    for at, cache in enumerate(("warm", "cold")):
+        one = figures[cache]
+        for shift, side, colour in ((-0.21, "ours_s", BLUE), (0.21, "plain_s", GREY)):
+            axis.bar([at + shift], [one[side]["median"]], color=colour, width=0.4)
+            whisker(axis, at + shift, one[side])
+            words = f"{one[side]['median']:.2f} s" + (f"\n× {one['ratio']['median']:.2f}" if side == "ours_s" else "")
+            axis.text(at + shift, one[side]["max"], words, ha="center", va="bottom", fontsize=8.5, weight="bold")
+            highest = max(highest, one[side]["max"])
+        goal_mark(axis, at - 0.21, goals["cold"] * one["plain_s"]["median"], 0.42, "")
+    axis.text(
+        -0.42,
+        goals["cold"] * figures["warm"]["plain_s"]["median"],
+        f"goal × {goals['cold']:g}",
+        fontsize=8,
+        va="bottom",
+    )
+    axis.set_xticks([0, 1], ["files in the\npage cache", "files not\nin memory"])
+    axis.tick_params(axis="x", length=0)
+    axis.set_ylim(0, highest * 1.2)
+    title(
+        axis,
+        "Start to first answer",
+        "seconds; blue: ours with saved codes,\ngrey: NumPy and IndexFlatIP".replace("\n", " "),
+    )
+
+
+def filtered(axis: Axes, sections: Result, goals: Result) -> None:
+    turns = sections["filtered"]["by_turns"]
+    names = list(turns)
+    for at, name in enumerate(names):
+        one = turns[name]["over_base"]
+        axis.bar([at], [one["median"]], color=PALE_BLUE if name == "all" else BLUE, width=0.6)
+        whisker(axis, at, one)
+        ms, recall = turns[name]["p50_ms"]["median"], turns[name]["recall_at_10"]
+        axis.text(at, one["max"] * 1.02, f"{ms:.2f} ms\nrecall\n{recall:.3f}", ha="center", va="bottom", fontsize=8.5)
+    axis.axhline(goals["filtered"], color=INK, linewidth=1.2, linestyle=(0, (3, 2)))
+    axis.set_ylim(0, max(turns[name]["over_base"]["max"] for name in names) * 1.3)
+    axis.set_xticks(range(len(names)), ["all", *(f"{float(name.rstrip('%')):g} %" for name in names[1:])])
+    axis.tick_params(axis="x", length=0)
+    title(axis, "p50 behind a row filter, over none", "by share of records allowed; goal: 1 at 1 %")
+
+
+def concurrent(axis: Axes, sections: Result, goals: Result) -> None:
+    rates = sections["concurrent"]["queries_per_s"]
+    one = rates["1"]["median"]
+    for at, (threads, rate) in enumerate(rates.items()):
+        axis.bar([at], [rate["median"]], color=PALE_BLUE if threads == "1" else BLUE, width=0.6)
+        whisker(axis, at, rate)
+        times = "" if threads == "1" else f"\n× {sections['concurrent']['over_one_caller'][threads]['median']:.2f}"
+        axis.text(
+            at,
+            rate["max"] * 1.01,
+            f"{rate['median']:,.0f}/s{times}",
+            ha="center",
+            va="bottom",
+            fontsize=8.5,
+            weight="bold",
+        )
+    goal_mark(axis, len(rates) - 1, goals["concurrent"] * one, 0.8, f"goal × {goals['concurrent']:g}")
+    axis.set_ylim(0, max(goals["concurrent"] * one, *(rate["max"] for rate in rates.values())) * 1.25)
+    axis.set_xticks(range(len(rates)), list(rates))
+    axis.tick_params(axis="x", length=0)
+    axis.set_xlabel("callers, on 2 cores")
+    title(axis, "Queries a second", "threads of one process")
+
+
+def peers(figure: Figure | Any, section: Result) -> None:
+    """One row a system; ours is the median of what it did beside each."""
+    measured = {name: one for name, one in section["peers"].items() if "p50_ms" in one}
+    if not measured:
+        return
+    names = sorted(measured, key=lambda name: measured[name]["p50_ms"]["median"])
+    middle = {part: median_of(measured, f"ours_{part}") for part in ("p50_ms", "cold_s")}
+    ours = {
+        "p50": middle["p50_ms"],
+        "memory": median_of(measured, "ours_memory_bytes_a_record"),
+        "cold": middle["cold_s"],
+        "rate": section["ours"]["records_per_s"],
+    }
+    columns: Sequence[tuple[str, str, Callable[[Result], float], float, Callable[[float], str]]] = (
+        (
+            "p50 of a query",
+            "ms, less is better",
+            lambda one: one["p50_ms"]["median"],
+            ours["p50"],
+            lambda v: f"{v:.2f}",
+        ),
+        (
+            "Memory",
+            "bytes a vector, less is better",
+            lambda one: one["memory_bytes_a_record"],
+            ours["memory"],
+            lambda v: f"{v:,.0f}",
+        ),
+        (
+            "Start to first answer",
+            "s, less is better",
+            lambda one: one["cold_s"]["median"],
+            ours["cold"],
+            lambda v: f"{v:.2f}",
+        ),
+        (
+            "Insert rate",
+            "records/s, more is better",
+            lambda one: one["records_per_s"],
+            ours["rate"],
+            lambda v: f"{v:,.0f}",
+        ),
+    )
+    axes = figure.subplots(1, len(columns), sharey=True)
+    rows = ["ours", *names]
+    for axis, (text, under, value, mine, told) in zip(axes, columns, strict=True):
+        values = [mine, *(value(measured[name]) for name in names)]
+        axis.barh(range(len(rows)), values, color=[BLUE, *[GREY] * len(names)], height=0.66)
+        axis.set_xscale("log")
+        axis.axvline(mine, color=BLUE, linewidth=0.9, linestyle=(0, (3, 2)))
+        for at, one in enumerate(values):
+            axis.text(one * 1.08, at, told(one), va="center", fontsize=8.5)
+        axis.set_xlim(min(values) / 2.5, max(values) * 4)
+        title(axis, text, under)
+    axes[0].invert_yaxis()
+    recalls = [median_of(measured, "ours_recall_at_10"), *(measured[name]["recall_at_10"] for name in names)]
+    axes[0].set_yticks(
+        range(len(rows)),
+        [f"{name}\nrecall {recall:.3f}" for name, recall in zip(rows, recalls, strict=True)],
+        fontsize=8.5,
+    )
+    axes[0].tick_params(axis="y", length=0)
+    data = section["data"]
+    words = f"Beside other systems, {data['records']:,} x {data['dimension']:,}, noise {data['noise_a_dimension']:g}, the quickest setting of each that finds 0.99 of the exact ten (or its most thorough)"
+    figure.suptitle(words, fontsize=12.5, y=0.985, x=0.012, ha="left", weight="bold")
+    figure.subplots_adjust(left=0.095, right=0.985, top=0.82, bottom=0.15, wspace=0.1)
+
+
+def median_of(measured: Result, key: str) -> float:
+    values = sorted(one[key]["median"] if isinstance(one[key], dict) else one[key] for one in measured.values())
+    return float(values[len(values) // 2])
+
+
+def footnote(sections: Result) -> str:
+    machine = next(iter(sections.values()))["machine"]
+    others = ", ".join(f"{name} {one['cores_taken_by_others']:.0%}" for name, one in sections.items())
+    words = "Whiskers: slowest and fastest turn. "
+    if "quality" in sections:
+        one = sections["quality"]
+        text = one["paragraphs"]
+        recalls = ", ".join(f"{recall:.3f} with {depth}" for depth, recall in text["of_the_exact_ten"].items())
+        furthest = one["ndcg_at_10_furthest_from_exact"]
+        words += (
+            f"Real text: nDCG@10 at most {abs(furthest):.4f} from exact search on {len(one['judged'])} judged sets; "
+            f"of the exact ten among {text['records']:,} paragraphs {recalls} candidates."
+        )
+    return f"{words}\n{machine['processor']}, {machine['cores']} cores, one thread a side. Other programs had of the cores: {others}."
+
+
+if __name__ == "__main__":
+    source = Path(sys.argv[1])
+    draw(json.loads(source.read_text(encoding="utf-8")), source.with_suffix(".png"))

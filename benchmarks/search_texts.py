@@ -41,7 +41,7 @@ documented = (
 )
 paragraph_characters = range(120, 1_001)
 letters_least = 0.85  # of a paragraph's characters: no tables, no code
-batch_texts = 512
+part_texts = 500  # embedded and kept together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,11 +118,13 @@ class Embedding:
 
     def of(self, texts: Sequence[str]) -> Floats:
         """(n, d) float32, unit length."""
+        return np.concatenate([self._part(texts[at : at + part_texts]) for at in range(0, len(texts), part_texts)])
+
+    def _part(self, texts: Sequence[str]) -> Floats:
         digest = hashlib.sha256("\0".join(["all-minilm-l6-v2 float32", *texts]).encode()).hexdigest()
         file = kept / f"{digest[:32]}.npy"
         if not file.exists():
-            parts = [texts[at : at + batch_texts] for at in range(0, len(texts), batch_texts)]
             kept.mkdir(parents=True, exist_ok=True)
-            np.save(file, np.concatenate([self.encoder.encode_documents(part) for part in parts]))
+            np.save(file, self.encoder.encode_documents(texts))
         vectors: Floats = np.load(file)
         return vectors

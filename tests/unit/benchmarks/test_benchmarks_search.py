@@ -1,0 +1,80 @@
+"""What search.py's figures rest on: its vectors, its exact answers, and results that are measured again in part."""
+
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def part():
+    """Benchmarks are programs in one folder, not a package."""
+    sys.path.insert(0, str(BENCHMARKS))
+    yield importlib.import_module
+    sys.path.remove(str(BENCHMARKS))
+
+
+@pytest.fixture
+def data(part):
+    return part("search_data").Clustered(records=12_000, dimension=16, clusters=200, noise=0.3)
+
+
+def test_vectors_are_of_unit_length_and_the_same_in_every_process(data):
+    first, second = (np.concatenate(list(data.blocks())) for _ in range(2))
+    assert first.shape == (12_000, 16)
+    assert first.dtype == np.float32
+    assert np.abs(np.linalg.norm(first, axis=1) - 1).max() < 1e-5
+    assert (first == second).all()
+
+
+def test_blocks_differ(data):
+    first, second = data.blocks()
+    assert not (first[: len(second)] == second).all(axis=1).any()
+
+
+def test_a_query_is_near_a_cluster_and_is_no_stored_vector(data):
+    vectors, queries = np.concatenate(list(data.blocks())), data.queries(50)
+    nearest = (queries @ vectors.T).max(axis=1)
+    assert (nearest > 0.7).all()
+    assert (nearest < 0.9999).all()
+
+
+def test_filters_leave_the_share_that_they_name(part, data):
+    slices = data.slices()
+    assert len(slices) == data.records
+    assert np.mean(slices < 0.1 * part("search_data").SLICES) == pytest.approx(0.1, abs=0.01)
+
+
+def test_exact_answers_are_those_of_a_whole_sort_behind_any_mask(part, data):
+    vectors, queries = np.concatenate(list(data.blocks())), data.queries(5)
+    masks = {"all": np.ones(data.records, np.bool_), "few": data.slices() < 5}
+    right = part("search_data").exact(data.blocks(), queries, 10, masks)
+    for name, mask in masks.items():
+        scores = np.where(mask, queries @ vectors.T, -np.inf)
+        expected = np.sort(scores, axis=1)[:, :-11:-1]
+        assert np.take_along_axis(scores, right[name], 1) == pytest.approx(expected, abs=1e-6)
+
+
+def test_overlap_counts_what_was_found_and_expects_nothing_where_there_is_nothing(part):
+    overlap = part("search_data").overlap
+    assert overlap([[1, 2, 9], [4]], np.array([[1, 2, 3, 4], [4, -1, -1, -1]])) == pytest.approx(0.75)
+
+
+def test_a_section_that_is_measured_again_takes_the_place_of_its_old_figures_alone(part):
+    merged = part("search_result").merged
+    before = merged({}, {"hard": {"measured": "1", "p50": 1}, "easy": {"measured": "1", "p50": 1}})
+    after = merged(before, {"hard": {"measured": "2", "p50": 2}})
+    assert list(after["sections"]) == ["easy", "hard"]
+    assert after["sections"]["easy"] == before["sections"]["easy"]
+    assert after["sections"]["hard"] == {"measured": "2", "p50": 2}
+    assert after["measured"] == ["1", "2"]
+
+
+def test_vectors_are_cut_into_batches_without_loss(part, data):
+    batches = list(part("search_ours")._regrouped(data.blocks(), 3_500))
+    assert [len(batch) for batch in batches] == [3_500, 3_500, 3_500, 1_500]
+    assert (np.concatenate(batches) == np.concatenate(list(data.blocks()))).all()
