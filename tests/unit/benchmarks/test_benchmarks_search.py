@@ -78,3 +78,36 @@ def test_vectors_are_cut_into_batches_without_loss(part, data):
     batches = list(part("search_ours")._regrouped(data.blocks(), 3_500))
     assert [len(batch) for batch in batches] == [3_500, 3_500, 3_500, 1_500]
     assert (np.concatenate(batches) == np.concatenate(list(data.blocks()))).all()
+
+
+def test_the_page_on_sizing_keeps_what_stands_around_its_figures(part):
+    sizing = part("search_sizing")
+    before = sizing.page.read_text(encoding="utf-8")
+    after = sizing.filled(before, "| new |\n")
+    head, _, rest = after.partition(sizing.begin)
+    assert before.startswith(head)
+    assert rest.startswith("| new |\n" + sizing.end)
+    assert before.endswith(rest.partition(sizing.end)[2])
+
+
+def test_sizing_is_the_sum_that_the_page_explains(part):
+    sizing = part("search_sizing")
+    measured = sizing.Measured(
+        dimension=1_024,
+        code_bytes=162,
+        disk_bytes=3_000,
+        ingest_records_per_s=10_000,
+        keys_s=0.1,
+        store_s=0.1,
+        codes_s=0.2,
+        first_answer_s=0.01,
+        start_records=200_000,
+        p50_ms=((200_000, 1.0), (1_000_000, 1.8)),
+    )
+    row = sizing.row(measured, 10_000_000)
+    assert row["memory"] == row["codes"] + row["keys"] + row["rows"] + row["codebook"]
+    assert row["codes"] == 1_620_000_000
+    assert row["keys"] == 410_000_000
+    assert row["p50_ms"] == pytest.approx(10.8)
+    assert row["start_s"] == pytest.approx(20.01)
+    assert sizing.row(measured, 10_000)["p50_ms"] == 1.0
