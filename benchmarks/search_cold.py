@@ -46,7 +46,7 @@ def cold(data: Clustered, folder: Path, rounds: int) -> dict[str, Any]:
 def memory(data: Clustered, folder: Path) -> dict[str, Any]:
     """What the index holds that is derived from plaintext, and what opening and a query add to a process in all."""
     places = prepared(data, folder)
-    ours, _ = open_or_make(places["ours"], data)
+    ours = Ours(places["ours"], data.dimension)
     codes = ours.codes()
     ours.close()
     added = {}
@@ -69,7 +69,7 @@ def memory(data: Clustered, folder: Path) -> dict[str, Any]:
 def prepared(data: Clustered, folder: Path) -> dict[str, Path]:
     """Both sides' folders, filled, codes saved."""
     places = {name: folder / f"{name}-{data.name}" for name in ("ours", "plain")}
-    open_or_make(places["ours"], data)[0].close()
+    open_or_make(places["ours"], data.blocks, data.slices())[0].close()
     places["plain"].mkdir(exist_ok=True)
     write_plain(places["plain"] / plain_file, data)
     for place in places.values():

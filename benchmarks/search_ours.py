@@ -5,13 +5,16 @@ which main_job.py has. Only Argon2id is left out of the root's provider: it is o
 """
 
 import json
+import os
+import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import faiss
 import numpy as np
 import numpy.typing as npt
 
@@ -21,9 +24,10 @@ from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, Secre
 from secure_embed.store import SealedCollection, SqlcipherRecordStore
 from secure_embed.types import Action, Collection, Compare, Record, RowFilter, Space, Ticket, TruthValue
 
-__all__ = ["DEPTH", "DEPTHS", "EVERYTHING", "Ours", "narrowed"]
+__all__ = ["DEPTH", "DEPTHS", "EVERYTHING", "Ours", "narrowed", "open_or_make"]
 
 Floats = npt.NDArray[np.float32]
+Slices = npt.NDArray[np.int64]
 DEPTH = 200  # candidates that are opened: the default of the settings
 DEPTHS = (50, 100, 200)
 EVERYTHING = RowFilter(permits=(TruthValue(True),))
@@ -94,7 +98,7 @@ class Ours:
         )
         return shard.score(candidates.positions, one, ticket=ticket).positions[:k]
 
-    def ingest(self, blocks: Iterator[Floats], slices: npt.NDArray[np.int64]) -> dict[str, float]:
+    def ingest(self, blocks: Iterator[Floats], slices: Slices, *, threads: int = 1) -> dict[str, float]:
         """All vectors through ``Holding.append``, then codes saved as at the end of a process.
 
         Codes are trained anew whenever a collection is four times what they were trained on, so with batches of a
@@ -105,6 +109,8 @@ class Ours:
         while batch > batch_max:
             batch //= 4
         began, done = time.perf_counter(), 0
+        before = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(threads)
         for part in _regrouped(blocks, batch):
             made = [
                 Record(id=f"r{done + n}", text=text_of_record, attributes={"slice": int(slices[done + n])})
@@ -112,6 +118,7 @@ class Ours:
             ]
             self.holding.append(made, part, request=None)
             done += len(part)
+        faiss.omp_set_num_threads(before)
         self.shard = self.holding.shard()
         seconds = time.perf_counter() - began
         self.holding.save_codes()
@@ -138,15 +145,19 @@ class Ours:
         self.keyring.close()
 
 
-def open_or_make(folder: Path, data: Any) -> tuple[Ours, dict[str, float]]:
-    """The collection of these vectors in this folder; made when it is not there whole."""
+def open_or_make(folder: Path, blocks: Callable[[], Iterator[Floats]], slices: Slices) -> tuple[Ours, dict[str, float]]:
+    """The collection of these vectors in this folder, and what making it took; made when it is not there whole."""
     told = folder / "made.json"
+    dimension = next(blocks()).shape[1]
     if not told.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        ours = Ours(folder, data.dimension)
-        told.write_text(json.dumps(ours.ingest(data.blocks(), data.slices())))
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was ended
+        folder.mkdir(parents=True)
+        ours = Ours(folder, dimension)
+        threads = os.cpu_count() or 1  # building is compared with nothing here
+        figures = ours.ingest(blocks(), slices, threads=threads)
         ours.close()
-    return Ours(folder, data.dimension), json.loads(told.read_text())
+        told.write_text(json.dumps(figures))
+    return Ours(folder, dimension), json.loads(told.read_text())
 
 
 def _regrouped(blocks: Iterator[Floats], batch: int) -> Iterator[Floats]:

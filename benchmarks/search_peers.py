@@ -6,6 +6,7 @@ insert rate, disk. A system that is not installed is reported as absent, one tha
 
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -101,6 +102,7 @@ class Beside:
 
     def built(self, name: str) -> dict[str, Any]:
         """The system's own account of itself, and how long building took; absent where it is not installed."""
+        shutil.rmtree(self.folder / name, ignore_errors=True)
         with self.running(name) as child:
             if "absent" in child.hello:
                 return child.hello

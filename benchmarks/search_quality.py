@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from search_data import exact, overlap
-from search_ours import DEPTH, DEPTHS, Ours
+from search_ours import DEPTH, DEPTHS, Ours, open_or_make
 from search_sections import K, Sizes
 from search_texts import Embedding, Judged, judged_sets, paragraphs
 
@@ -31,11 +31,7 @@ class Stored:
 
     @classmethod
     def made(cls, folder: Path, vectors: Floats) -> "Stored":
-        there = folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
-        ours = Ours(folder, vectors.shape[1])
-        if not there:
-            ours.ingest(iter([vectors]), np.zeros(len(vectors), np.int64))
+        ours, _ = open_or_make(folder, lambda: iter([vectors]), np.zeros(len(vectors), np.int64))
         return cls(ours, vectors)
 
     def exact(self, queries: Floats) -> npt.NDArray[np.int64]:

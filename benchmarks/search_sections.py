@@ -58,7 +58,7 @@ def flat_of(data: Clustered) -> Any:
 
 
 def opened(folder: Path, data: Clustered) -> tuple[Ours, dict[str, float]]:
-    return open_or_make(folder / f"ours-{data.name}", data)
+    return open_or_make(folder / f"ours-{data.name}", data.blocks, data.slices())
 
 
 def beside_flat(kind: str, sizes: Sizes, folder: Path) -> dict[str, Any]:
