@@ -20,7 +20,7 @@ import numpy as np
 from main_job_machine import spread
 from search_data import Clustered
 from search_ours import Ours, open_or_make
-from search_timing import memory_bytes
+from search_timing import memory_bytes, ratios
 
 __all__ = ["cold", "memory"]
 
@@ -116,7 +116,7 @@ def summary(seen: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     return {
         "ours_s": spread(ours),
         "plain_s": spread(plain),
-        "ratio": spread([mine / other for mine, other in zip(ours, plain, strict=True)]),
+        "ratio": spread(ratios(ours, plain)),
         "ours_parts_s": {
             part: spread([one["parts_s"][part] for one in seen["ours"]]) for part in seen["ours"][0]["parts_s"]
         },

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from main_job_machine import spread
 from search_data import NOISE, Clustered, exact, overlap
 from search_ours import DEPTHS, Ours, narrowed, open_or_make
-from search_timing import Search, alternated, threaded_rate
+from search_timing import Search, alternated, ratios, threaded_rate
 
 __all__ = ["Sizes", "beside_flat", "concurrent", "filtered", "flat_of"]
 
@@ -145,8 +145,5 @@ def concurrent(sizes: Sizes, folder: Path) -> dict[str, Any]:
     return {
         "data": data.described(),
         "queries_per_s": {str(threads): spread(each) for threads, each in rates.items()},
-        "over_one_caller": {
-            str(threads): spread([many / one for many, one in zip(rates[threads], rates[1], strict=True)])
-            for threads in numbers[1:]
-        },
+        "over_one_caller": {str(threads): spread(ratios(rates[threads], rates[1])) for threads in numbers[1:]},
     }
