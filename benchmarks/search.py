@@ -83,7 +83,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--keep", action="store_true", help="leave them there, for the next run; needs --folder")
     parser.add_argument("--beir", type=Path, action="append", default=[], help="a set with judgements, BEIR's layout")
-    parser.add_argument("--paragraphs", type=int, default=None, help="real text without judgements, instead of 20,000")
+    parser.add_argument("--paragraphs", type=int, default=None, help="real text without judgements, instead of 40,000")
     parser.add_argument("--peer-records", type=int, default=None, help="instead of 50,000")
     parser.add_argument("--peers", default="", help="some of the peers; default: all that are installed")
     parser.add_argument("--peers-python", type=Path, default=Path(sys.executable), help="an environment that has them")

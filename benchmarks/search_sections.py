@@ -1,5 +1,6 @@
 """The sections of search.py that need one process: beside exact search, filtered, several callers at once."""
 
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -31,7 +32,7 @@ class Sizes:
     each: int = 20  # queries a side and turn
     recall_queries: int = 100
     peer_records: int = 50_000
-    paragraphs: int = 20_000
+    paragraphs: int = 40_000
     rounds: int = 5  # of cold starts
 
     @property
@@ -78,6 +79,7 @@ def beside_flat(kind: str, sizes: Sizes, folder: Path) -> dict[str, Any]:
         # The other side's vectors have then been through the processor's caches before each of our queries.
         "query_by_query": alternated(sides, queries, base="flat", turns=min(len(queries) - 1, 5 * sizes.turns), each=1),
         "by_candidates": by_candidates(ours, queries, right),
+        "process_peak_bytes": 1_024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
     ours.close()
     return figures
