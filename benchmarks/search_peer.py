@@ -18,11 +18,12 @@ class System:
     """``build`` and ``close``, in another process ``open``, ``search`` and ``close``. Imports happen in __init__.
 
     Each is set up as its documentation says for vectors compared by cosine, kept on disk, one thread where it can be
-    said. ``efforts`` goes from quick to thorough; the driver takes the first that finds 0.99 of the exact ten.
+    said. ``efforts`` goes from quick to thorough; the driver takes the quickest that finds 0.99 of the exact ten.
     """
 
     packages: ClassVar[tuple[str, ...]] = ()
     note: ClassVar[str] = ""
+    sealed: ClassVar[bool] = False  # whether what is on disk is encrypted
     efforts: ClassVar[tuple[tuple[Any, ...], ...]] = ((),)
 
     def __init__(self, folder: Path) -> None:

@@ -98,7 +98,7 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints is no answer
     kind = SYSTEMS[name]
-    hello = {"versions": versions(kind), "note": kind.note, "efforts": kind.efforts}
+    hello = {"versions": versions(kind), "note": kind.note, "sealed": kind.sealed, "efforts": kind.efforts}
     try:
         child = Child(kind(folder), data)
     except ImportError as error:

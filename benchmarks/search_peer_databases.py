@@ -16,8 +16,9 @@ __all__ = ["Cyborg", "CyborgCached", "Pgvector", "SqliteVec"]
 
 class SqliteVec(System):
     packages = ("sqlite-vec", "sqlcipher3")
+    sealed = True
     note = "vec0 in a SQLCipher database: bits first, the best again in float32; or all of them"
-    efforts = ((100,), (400,), (1_600,), (4_000,), ("exact",))
+    efforts = (("exact",), (100,), (400,), (1_600,), (4_000,))
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -66,6 +67,7 @@ class SqliteVec(System):
 
 class Cyborg(System):
     packages = ("cyborgdb-core",)
+    sealed = True
     note = "encrypted, trained, float32 on disk, nothing cached"
     cached: ClassVar[bool] = False
     efforts = (

@@ -13,6 +13,7 @@ __all__ = ["Chroma", "Flat", "Lance", "LanceRabitq", "Qdrant", "SecureEmbed", "U
 
 class SecureEmbed(System):
     packages = ("secure-embed",)
+    sealed = True
     note = "codes in memory, sealed float16 vectors on disk"
 
     def __init__(self, folder: Path) -> None:

@@ -88,7 +88,15 @@ def ratios(axis: Axes, sections: Result, goals: Result) -> None:
         recall = sections[name]["recall_at_10"]
         flat = sections[name]["by_turns"]["flat"]["p50_ms"]["median"]
         words = f"{over['median']:.4f}\n{ours['p50_ms']['median']:.2f} of {flat:.1f} ms\nrecall {recall:.3f}"
-        axis.text(at, top * 1.25, words, ha="center", va="bottom", fontsize=8.5, linespacing=1.25)
+        axis.text(
+            at,
+            top * (1.9 if goals[name] > over["max"] / 2 else 1.25),
+            words,
+            ha="center",
+            va="bottom",
+            fontsize=8.5,
+            linespacing=1.25,
+        )
     axis.set_yscale("log")
     axis.set_ylim(0.001, 2.5 * max(1, *(sections[name]["by_turns"]["ours"]["over_base"]["max"] * 4 for name in shown)))
     axis.axhline(1, color=GREY, linewidth=1.2, zorder=0)
@@ -122,8 +130,11 @@ def cold(axis: Axes, sections: Result, goals: Result) -> None:
         for shift, side, colour in ((-0.21, "ours_s", BLUE), (0.21, "plain_s", GREY)):
             axis.bar([at + shift], [one[side]["median"]], color=colour, width=0.4)
             whisker(axis, at + shift, one[side])
-            words = f"{one[side]['median']:.2f} s" + (f"\n× {one['ratio']['median']:.2f}" if side == "ours_s" else "")
-            axis.text(at + shift, one[side]["max"], words, ha="center", va="bottom", fontsize=8.5, weight="bold")
+            words, top = f"{one[side]['median']:.2f} s", one[side]["max"]
+            if side == "ours_s":
+                words += f"\n× {one['ratio']['median']:.2f}"
+                top = max(top, 1.5 * goals["cold"] * one["plain_s"]["median"])  # above the goal and its name
+            axis.text(at + shift, top, words, ha="center", va="bottom", fontsize=8.5, weight="bold")
             highest = max(highest, one[side]["max"])
         goal_mark(axis, at - 0.21, goals["cold"] * one["plain_s"]["median"], 0.42, f"goal × {goals['cold']:g}")
     axis.set_xticks([0, 1], ["files in the\npage cache", "files not\nin memory"])
@@ -155,15 +166,12 @@ def concurrent(axis: Axes, sections: Result, goals: Result) -> None:
         axis.bar([at], [rate["median"]], color=PALE_BLUE if threads == "1" else BLUE, width=0.6)
         whisker(axis, at, rate)
         times = "" if threads == "1" else f"\n× {sections['concurrent']['over_one_caller'][threads]['median']:.2f}"
-        axis.text(
-            at,
-            rate["max"] * 1.01,
-            f"{rate['median']:,.0f}/s{times}",
-            ha="center",
-            va="bottom",
-            fontsize=8.5,
-            weight="bold",
+        near_goal = (
+            at == len(rates) - 1 and 0.75 * goals["concurrent"] * one < rate["max"] < 1.2 * goals["concurrent"] * one
         )
+        top = max(rate["max"], 1.1 * goals["concurrent"] * one) if near_goal else rate["max"]
+        words = f"{rate['median']:,.0f}/s{times}"
+        axis.text(at, top * 1.01, words, ha="center", va="bottom", fontsize=8.5, weight="bold")
     goal_mark(axis, len(rates) - 1, goals["concurrent"] * one, 0.8, f"goal × {goals['concurrent']:g}")
     axis.set_ylim(0, max(goals["concurrent"] * one, *(rate["max"] for rate in rates.values())) * 1.25)
     axis.set_xticks(range(len(rates)), list(rates))
@@ -217,7 +225,12 @@ def peers(figure: Figure | Any, section: Result) -> None:
     rows = ["ours", *names]
     for axis, (text, under, value, mine, told) in zip(axes, columns, strict=True):
         values = [mine, *(value(measured[name]) for name in names)]
-        axis.barh(range(len(rows)), values, color=[BLUE, *[GREY] * len(names)], height=0.66)
+        axis.barh(
+            range(len(rows)),
+            values,
+            color=[BLUE, *(PALE_BLUE if measured[name]["sealed"] else GREY for name in names)],
+            height=0.66,
+        )
         axis.set_xscale("log")
         axis.axvline(mine, color=BLUE, linewidth=0.9, linestyle=(0, (3, 2)))
         for at, one in enumerate(values):
@@ -233,7 +246,7 @@ def peers(figure: Figure | Any, section: Result) -> None:
     )
     axes[0].tick_params(axis="y", length=0)
     data = section["data"]
-    words = f"Beside other systems, {data['records']:,} x {data['dimension']:,}, noise {data['noise_a_dimension']:g}, the quickest setting of each that finds 0.99 of the exact ten (or its most thorough)"
+    words = f"Beside other systems, {data['records']:,} x {data['dimension']:,}, noise {data['noise_a_dimension']:g}, the quickest setting of each that finds 0.99 of the exact ten, or its most thorough (pale blue: encrypts too)"
     figure.suptitle(words, fontsize=12.5, y=0.985, x=0.012, ha="left", weight="bold")
     figure.subplots_adjust(left=0.095, right=0.985, top=0.82, bottom=0.15, wspace=0.1)
 
