@@ -113,7 +113,12 @@ def main() -> None:
             run(sections, sizes, Path(made), asked)
     from search_picture import draw
 
-    draw(json.loads(asked.out.read_text(encoding="utf-8")), asked.out.with_suffix(".png"))
+    result = json.loads(asked.out.read_text(encoding="utf-8"))
+    draw(result, asked.out.with_suffix(".png"))
+    for name, one in result["against_goals"].items():
+        print(
+            f"{'met   ' if one['met'] else 'missed'} {name}: {one['figure']:g}, goal {one['goal']:g}", file=sys.stderr
+        )
 
 
 if __name__ == "__main__":

@@ -64,14 +64,37 @@ def test_overlap_counts_what_was_found_and_expects_nothing_where_there_is_nothin
     assert overlap([[1, 2, 9], [4]], np.array([[1, 2, 3, 4], [4, -1, -1, -1]])) == pytest.approx(0.75)
 
 
+def beside_flat(ratio, recall=1.0, measured="1"):
+    return {"measured": measured, "recall_at_10": recall, "by_turns": {"ours": {"over_base": {"median": ratio}}}}
+
+
 def test_a_section_that_is_measured_again_takes_the_place_of_its_old_figures_alone(part):
     merged = part("search_result").merged
-    before = merged({}, {"hard": {"measured": "1", "p50": 1}, "easy": {"measured": "1", "p50": 1}})
-    after = merged(before, {"hard": {"measured": "2", "p50": 2}})
+    before = merged({}, {"hard": beside_flat(1), "easy": beside_flat(1)})
+    after = merged(before, {"hard": beside_flat(2, measured="2")})
     assert list(after["sections"]) == ["easy", "hard"]
     assert after["sections"]["easy"] == before["sections"]["easy"]
-    assert after["sections"]["hard"] == {"measured": "2", "p50": 2}
+    assert after["sections"]["hard"] == beside_flat(2, measured="2")
     assert after["measured"] == ["1", "2"]
+
+
+def test_a_goal_is_met_or_missed_on_its_own_side(part):
+    said = part("search_result").against_goals(
+        {
+            "easy": beside_flat(0.019, recall=0.98),
+            "hard": beside_flat(0.041),
+            "concurrent": {"over_one_caller": {"8": {"median": 1.6}}},
+            "quality": {"ndcg_at_10_furthest_from_exact": -0.002},
+        }
+    )
+    assert {name: one["met"] for name, one in said.items()} == {
+        "easy": True,
+        "easy recall_at_10": False,
+        "hard": False,
+        "hard recall_at_10": True,
+        "quality": False,
+        "concurrent": True,
+    }
 
 
 def test_vectors_are_cut_into_batches_without_loss(part, data):
