@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,18 @@ mpl.use("agg")
 from matplotlib import patheffects
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from search_picture_peers import BLUE, FAINT, GREY, INK, PALE_BLUE, Result, measured_whole, peers, title
 
 __all__ = ["draw"]
 
-BLUE, PALE_BLUE, GREY, PALE_GREY, INK, FAINT = "#2a6f97", "#a9cfe2", "#9aa5ab", "#d9dee1", "#222222", "#666666"
 beside = {"easy": "noise 0.6", "hard": "noise 1.0", "million": "noise 0.6"}
-Result = dict[str, Any]
 
 
 def draw(result: Result, path: Path) -> None:
     """Above: beside exact search, each with its goal. Below: beside other systems, on logarithmic scales."""
     plt.rcParams.update({"font.size": 9.5, "axes.spines.top": False, "axes.spines.right": False, "text.color": INK})
     sections, goals = result["sections"], result["goals"]
-    has_peers = any("p50_ms" in one for one in sections.get("peers", {}).get("peers", {}).values())
+    has_peers = bool(measured_whole(sections.get("peers", {})))
     figure = plt.figure(figsize=(16, 11 if has_peers else 5.6))
     above, *below = figure.subfigures(2, 1, height_ratios=[1, 1.12]) if has_peers else [figure.subfigures(1, 1)]
     panels: dict[str, Callable[[Axes, Result, Result], None]] = {
@@ -56,11 +54,6 @@ def heading(sections: Result) -> str:
     if size is None:
         return "Searching sealed vectors"
     return f"Searching sealed vectors, {size['records']:,} x {size['dimension']:,}: codes scanned, the best opened and scored exactly (blue)"
-
-
-def title(axis: Axes, text: str, under: str) -> None:
-    axis.set_title(text, loc="left", fontsize=11, pad=22)
-    axis.text(0, 1.02, under, transform=axis.transAxes, fontsize=8.5, color=FAINT, va="bottom")
 
 
 def whisker(axis: Axes, at: float, figures: Result) -> None:
@@ -178,82 +171,6 @@ def concurrent(axis: Axes, sections: Result, goals: Result) -> None:
     axis.tick_params(axis="x", length=0)
     axis.set_xlabel("callers, on 2 cores")
     title(axis, "Queries a second", "threads of one process")
-
-
-def peers(figure: Figure | Any, section: Result) -> None:
-    """One row a system; ours is the median of what it did beside each."""
-    measured = {name: one for name, one in section["peers"].items() if "p50_ms" in one}
-    names = sorted(measured, key=lambda name: measured[name]["p50_ms"]["median"])
-    middle = {part: median_of(measured, f"ours_{part}") for part in ("p50_ms", "cold_s")}
-    ours = {
-        "p50": middle["p50_ms"],
-        "memory": median_of(measured, "ours_memory_bytes_a_record"),
-        "cold": middle["cold_s"],
-        "rate": section["ours"]["records_per_s"],
-    }
-    columns: Sequence[tuple[str, str, Callable[[Result], float], float, Callable[[float], str]]] = (
-        (
-            "p50 of a query",
-            "ms, less is better",
-            lambda one: one["p50_ms"]["median"],
-            ours["p50"],
-            lambda v: f"{v:.2f}",
-        ),
-        (
-            "Memory",
-            "bytes a vector, less is better",
-            lambda one: one["memory_bytes_a_record"],
-            ours["memory"],
-            lambda v: f"{v:,.0f}",
-        ),
-        (
-            "Start to first answer",
-            "s, less is better",
-            lambda one: one["cold_s"]["median"],
-            ours["cold"],
-            lambda v: f"{v:.2f}",
-        ),
-        (
-            "Insert rate",
-            "records/s, more is better",
-            lambda one: one["records_per_s"],
-            ours["rate"],
-            lambda v: f"{v:,.0f}",
-        ),
-    )
-    axes = figure.subplots(1, len(columns), sharey=True)
-    rows = ["ours", *names]
-    for axis, (text, under, value, mine, told) in zip(axes, columns, strict=True):
-        values = [mine, *(value(measured[name]) for name in names)]
-        axis.barh(
-            range(len(rows)),
-            values,
-            color=[BLUE, *(PALE_BLUE if measured[name]["sealed"] else GREY for name in names)],
-            height=0.66,
-        )
-        axis.set_xscale("log")
-        axis.axvline(mine, color=BLUE, linewidth=0.9, linestyle=(0, (3, 2)))
-        for at, one in enumerate(values):
-            axis.text(one * 1.08, at, told(one), va="center", fontsize=8.5)
-        axis.set_xlim(min(values) / 2.5, max(values) * 4)
-        title(axis, text, under)
-    axes[0].invert_yaxis()
-    recalls = [median_of(measured, "ours_recall_at_10"), *(measured[name]["recall_at_10"] for name in names)]
-    axes[0].set_yticks(
-        range(len(rows)),
-        [f"{name}\nrecall {recall:.3f}" for name, recall in zip(rows, recalls, strict=True)],
-        fontsize=8.5,
-    )
-    axes[0].tick_params(axis="y", length=0)
-    data = section["data"]
-    words = f"Beside other systems, {data['records']:,} x {data['dimension']:,}, noise {data['noise_a_dimension']:g}, the quickest setting of each that finds 0.99 of the exact ten, or its most thorough (pale blue: encrypts too)"
-    figure.suptitle(words, fontsize=12.5, y=0.985, x=0.012, ha="left", weight="bold")
-    figure.subplots_adjust(left=0.095, right=0.985, top=0.82, bottom=0.15, wspace=0.1)
-
-
-def median_of(measured: Result, key: str) -> float:
-    values = sorted(one[key]["median"] if isinstance(one[key], dict) else one[key] for one in measured.values())
-    return float(values[len(values) // 2])
 
 
 def footnote(sections: Result) -> str:
