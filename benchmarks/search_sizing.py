@@ -8,6 +8,7 @@ are, and on how many vectors they are trained, is asked of the code itself.
 
 import argparse
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +16,7 @@ from typing import Any, Self
 from secure_embed.index import sample_for
 from secure_embed.index.codebook import lists_for
 
-__all__ = ["Measured", "filled", "row"]
+__all__ = ["Measured", "Start", "filled", "row"]
 
 repository = Path(__file__).parents[1]
 page = repository / "docs/sizing.md"
@@ -24,6 +25,18 @@ sizes = (10_000, 100_000, 1_000_000, 10_000_000)
 key_bytes, presence_bytes, tag_bytes = 41, 1, 16  # a record: keys/wrapped_table.py, store/_memory.py
 float_bytes = 4
 mib, gib = 2**20, 2**30
+later = "not measured yet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """A start's parts in seconds, at ``records``."""
+
+    records: int
+    keys_s: float
+    store_s: float
+    codes_s: float
+    first_answer_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,45 +45,39 @@ class Measured:
     code_bytes: float  # a record, with positions and attributes
     disk_bytes: float  # a record, texts of 200 characters
     ingest_records_per_s: float
-    keys_s: float  # a start's parts, at ``start_records``
-    store_s: float
-    codes_s: float
-    first_answer_s: float
-    start_records: int
-    p50_ms: tuple[tuple[int, float], tuple[int, float]]  # at two sizes: records, ms
+    start: Start | None  # None: not measured yet
+    p50_ms: tuple[tuple[int, float], tuple[int, float]] | None  # at two sizes: records, ms
 
     @classmethod
     def read(cls, search: dict[str, Any], store: dict[str, Any]) -> Self:
         sections = search["sections"]
-        parts = {name: each["median"] for name, each in sections["cold"]["warm"]["ours_parts_s"].items()}
-        easy, million = (
-            (sections[name]["data"]["records"], sections[name]["by_turns"]["ours"]["p50_ms"]["median"])
-            for name in ("easy", "million")
-        )
+        start = p50 = None
+        if "cold" in sections:
+            parts = {f"{name}_s": each["median"] for name, each in sections["cold"]["warm"]["ours_parts_s"].items()}
+            start = Start(records=sections["cold"]["data"]["records"], **parts)
+        if "easy" in sections and "million" in sections:
+            few, many = (
+                (sections[name]["data"]["records"], sections[name]["by_turns"]["ours"]["p50_ms"]["median"])
+                for name in ("easy", "million")
+            )
+            p50 = (few, many)
         return cls(
-            dimension=sections["easy"]["data"]["dimension"],
+            dimension=sections["memory"]["data"]["dimension"],
             code_bytes=sections["memory"]["codes"]["bytes_a_record"],
             disk_bytes=sections["memory"]["disk_bytes_a_record"]["ours"],
             ingest_records_per_s=store["sealed"]["records_per_s"]["median"],
-            keys_s=parts["keys"],
-            store_s=parts["store"],
-            codes_s=parts["codes"],
-            first_answer_s=parts["first_answer"],
-            start_records=sections["cold"]["data"]["records"],
-            p50_ms=(easy, million),
+            start=start,
+            p50_ms=p50,
         )
 
 
 def row(measured: Measured, records: int) -> dict[str, float]:
-    """One deployment of so many records in one collection. Bytes, seconds, milliseconds."""
+    """One deployment of so many records in one collection. Bytes, seconds, milliseconds; NaN: not measured yet."""
     vector = float_bytes * measured.dimension
     lists = lists_for(records)
     codebook = float_bytes * measured.dimension**2 + 2 * lists * vector  # ours and FAISS' centroids
     codes, keys = records * measured.code_bytes, records * key_bytes
     rows = records * (presence_bytes + tag_bytes)
-    (few, few_ms), (many, many_ms) = measured.p50_ms
-    slope = max(0.0, (many_ms - few_ms) / (many - few))
-    longer = records / measured.start_records
     trained_on = records // max(1, records // sample_for(records))  # every n-th record, n whole
     return {
         "lists": lists,
@@ -81,11 +88,26 @@ def row(measured: Measured, records: int) -> dict[str, float]:
         "memory": codes + keys + rows + codebook,
         "flat": records * vector,
         "disk": records * measured.disk_bytes,
-        "start_s": longer * (measured.keys_s + measured.store_s + measured.codes_s) + measured.first_answer_s,
-        "p50_ms": few_ms + slope * (records - few) if records > few else few_ms,
+        "start_s": start_s(measured.start, records),
+        "p50_ms": p50_ms(measured.p50_ms, records),
         "ingest_s": records / measured.ingest_records_per_s,
         "training": 2 * trained_on * vector,
     }
+
+
+def start_s(start: Start | None, records: int) -> float:
+    if start is None:
+        return math.nan
+    return records / start.records * (start.keys_s + start.store_s + start.codes_s) + start.first_answer_s
+
+
+def p50_ms(measured: tuple[tuple[int, float], tuple[int, float]] | None, records: int) -> float:
+    """A line through two sizes; below the smaller one its own time."""
+    if measured is None:
+        return math.nan
+    (few, few_ms), (many, many_ms) = measured
+    slope = max(0.0, (many_ms - few_ms) / (many - few))
+    return few_ms + slope * max(0, records - few)
 
 
 def filled(text: str, figures: str) -> str:
@@ -99,16 +121,19 @@ def filled(text: str, figures: str) -> str:
 
 def figures(measured: Measured) -> str:
     rows = {records: row(measured, records) for records in sizes}
-    (few, few_ms), (many, many_ms) = measured.p50_ms
-    put_in = (
-        f"Put in: {measured.code_bytes:.0f} bytes of codes and {measured.disk_bytes:,.0f} bytes of disk a record; p50 "
-        f"{few_ms:.2f} ms at {few:,} and {many_ms:.2f} ms at {many:,}; a start at {measured.start_records:,} "
-        f"{1_000 * measured.keys_s:.0f} ms of keys, {1_000 * measured.store_s:.0f} of the store, "
-        f"{1_000 * measured.codes_s:.0f} of codes, {1_000 * measured.first_answer_s:.0f} to the first answer; "
-        f"{measured.ingest_records_per_s:,.0f} records/s of ingest."
-    )
+    put_in = [
+        f"{measured.code_bytes:.0f} bytes of codes and {measured.disk_bytes:,.0f} bytes of disk a record",
+        f"{measured.ingest_records_per_s:,.0f} records/s of ingest",
+    ]
+    if measured.p50_ms is not None:
+        put_in += [f"p50 {ms:.2f} ms at {records:,}" for records, ms in measured.p50_ms]
+    if (start := measured.start) is not None:
+        parts = {"keys": start.keys_s, "the store": start.store_s, "codes": start.codes_s}
+        parts["the first answer"] = start.first_answer_s
+        told_parts = ", ".join(f"{1_000 * taken:.0f} ms for {name}" for name, taken in parts.items())
+        put_in += [f"a start at {start.records:,}: {told_parts}"]
     head = f"| {measured.dimension:,} dimensions | " + " | ".join(f"{records:,}" for records in sizes) + " |"
-    lines = [put_in, "", head, "|---|" + "---|" * len(sizes)]
+    lines = [f"Put in: {'; '.join(put_in)}.", "", head, "|---|" + "---|" * len(sizes)]
     told: tuple[tuple[str, str, Any], ...] = (
         ("lists", "lists", lambda v: f"{v:,.0f}"),
         ("memory: codes, positions, attributes", "codes", size),
@@ -118,8 +143,16 @@ def figures(measured: Measured) -> str:
         ("**memory of the collection**", "memory", lambda v: f"**{size(v)}**"),
         ("float32 vectors in memory would be", "flat", size),
         ("**disk**", "disk", lambda v: f"**{size(v)}**"),
-        ("**start to first answer**, without the model", "start_s", lambda v: f"**{seconds(v)}**"),
-        ("**p50 of a query**, without the model", "p50_ms", lambda v: f"**{v:.1f} ms**"),
+        (
+            "**start to first answer**, without the model",
+            "start_s",
+            lambda v: f"**{seconds(v)}**" if not math.isnan(v) else later,
+        ),
+        (
+            "**p50 of a query**, without the model",
+            "p50_ms",
+            lambda v: f"**{v:.1f} ms**" if not math.isnan(v) else later,
+        ),
         ("ingest, without the model", "ingest_s", seconds),
         ("memory while codes are trained, on top", "training", size),
     )

@@ -120,11 +120,7 @@ def test_sizing_is_the_sum_that_the_page_explains(part):
         code_bytes=162,
         disk_bytes=3_000,
         ingest_records_per_s=10_000,
-        keys_s=0.1,
-        store_s=0.1,
-        codes_s=0.2,
-        first_answer_s=0.01,
-        start_records=200_000,
+        start=sizing.Start(records=200_000, keys_s=0.1, store_s=0.1, codes_s=0.2, first_answer_s=0.01),
         p50_ms=((200_000, 1.0), (1_000_000, 1.8)),
     )
     row = sizing.row(measured, 10_000_000)
