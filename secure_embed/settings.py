@@ -141,7 +141,7 @@ class UpkeepSettings(_Part):
 class IndexSettings(_Part):
     # Of all open collections together: codes, attributes, wrapped keys. None: half of what the machine, or the service's
     # control group, has.
-    memory_mib_max: Annotated[int, Field(ge=16, le=64 * 1024 * 1024)] | None = None
+    memory_mib_max: Annotated[int, Field(ge=1, le=64 * 1024 * 1024)] | None = None
     warm_up: Annotated[tuple[CollectionName, ...], Field(max_length=1_000)] = ()  # opened at start, in this order
     wait_seconds: Annotated[float, Field(ge=0, le=60)] = 2.0  # that a query waits for codes on their way into memory
 

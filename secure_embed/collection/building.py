@@ -107,8 +107,9 @@ class Building:
         batches, known = self._rows.opened(after), 0
         with closing(batches):
             while True:
+                opening.say("coding")
                 with self._turns:
-                    opening.go_on("coding")
+                    opening.go_on()
                     versions = self._store.versions(self._uuid)
                     # As many as came since the last turn, and a batch more: an ingest cannot outrun it.
                     came, known = versions.next_position - (known or versions.next_position), versions.next_position
@@ -190,7 +191,8 @@ class Building:
         sample, kept = np.zeros((len(at), self._dimension), np.float32), 0
         half = np.zeros((load_rows, self._dimension), np.float16)
         for start in range(0, len(at), load_rows):
-            opening.go_on("reading a sample of")
+            opening.say("reading a sample of")
+            opening.go_on()
             some = at[start : start + load_rows]
             there = self._rows.open_vectors(some, half[: len(some)])
             count = int(np.count_nonzero(there))

@@ -238,15 +238,15 @@ class Codes:
 
     def add(self, added: Added) -> None:
         """The rows are durable: if the codes cannot follow, they are built again from the rows at the next use."""
-        self._tell(lambda shard: shard.apply([added]))
         # Those on their way come to these rows last.
         self._tell_opening(lambda shard: pass_over(shard, [added.sequence], self._dimension))
+        self._tell(lambda shard: shard.apply([added]))
         self.retrain_if_due()
 
     def pass_over(self, sequences: Sequence[int]) -> None:
         """Changes that leave the codes as they are."""
-        self._tell(lambda shard: pass_over(shard, sequences, self._dimension))
         self._tell_opening(lambda shard: pass_over(shard, sequences, self._dimension))
+        self._tell(lambda shard: pass_over(shard, sequences, self._dimension))
 
     def forget(self, at: Sequence[Position], *, ticket: Ticket) -> None:
         """Their bytes are overwritten before this returns, a part at a time, so that readers come in between. Codes that
@@ -259,8 +259,8 @@ class Codes:
                 shard.forget(some, version=min(version, shard.version + len(set(some))), ticket=ticket)
             shard.forget((), version=version, ticket=ticket)
 
-        self._tell(forget)
         self._tell_opening(forget)
+        self._tell(forget)
 
     def _tell(self, change: Callable[[RabitqShard], object]) -> None:
         shard = self._shard
@@ -275,6 +275,7 @@ class Codes:
             self._measure()
 
     def _tell_opening(self, change: Callable[[RabitqShard], object]) -> None:
+        """It raises nothing, so that the codes that answer are told in any case."""
         opening = self._opening
         if opening is None or opening.shard is None:
             return

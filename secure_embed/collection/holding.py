@@ -158,13 +158,16 @@ class Holding:
         return self._codes.busy
 
     def _count_keys(self) -> None:
+        self._keys_bytes = self._keys_with(0)
+
+    def _keys_with(self, more: int) -> int:
         versions = self._store.versions(self.uuid)
-        self._keys_bytes = figures.keys_bytes(versions.next_position, versions.records)
+        return figures.keys_bytes(versions.next_position + more, versions.records + more)
 
     @contextmanager
     def _growing(self, more: int) -> Iterator[None]:
         """Room for so many more records, before anything of them is written."""
-        self._room.claim("growth", self._keys_bytes + figures.keys_bytes(more, more) + self._codes.need(more))
+        self._room.claim("growth", self._keys_with(more) + self._codes.need(more))
         try:
             yield
         finally:

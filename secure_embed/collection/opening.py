@@ -59,10 +59,13 @@ class Opening:
     def stop(self) -> None:
         self._stopping.set()
 
-    def go_on(self, doing: str) -> None:
-        """Say from time to time how far it is. Raises :class:`Stopped`."""
+    def go_on(self) -> None:
+        """Raises :class:`Stopped`."""
         if self._stopping.is_set():
             raise Stopped
+
+    def say(self, doing: str) -> None:
+        """From time to time, how far it is."""
         now = time.monotonic()
         if now >= self._said + said_every_s:
             self._said = now
