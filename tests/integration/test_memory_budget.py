@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 
 from secure_embed.collection import codes as codes_module
 from secure_embed.collection.opening import Opening
+from secure_embed.errors import ConfigurationError
 from secure_embed.settings import Settings
 from tests.conftest import House
 
@@ -354,3 +355,20 @@ def test_nobody_in_the_service_uses_a_collection_without_a_lease() -> None:
     package = Path(__file__).parents[2] / "secure_embed"
     users = [path for path in package.rglob("*.py") if "holdings.named(" in path.read_text()]
     assert users == []
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        {"memory_mib_max": 0},
+        {"memory_mib_max": -1},
+        {"warm_up": ("Not A Name",)},
+        {"warm_up": ("-c",)},
+        {"wait_seconds": -1},
+        {"memory": 1},
+    ],
+)
+def test_settings_that_mean_nothing_are_refused_at_start(index: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        Settings.of({"index": index}, root=Path("nowhere"), dev=True)
+    assert refused.value.code == "settings_invalid"
