@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -110,6 +111,7 @@ def phase(result: dict[str, object], name: str, holding: Holding, dimension: int
     began = time.perf_counter()
     with Asking(holding, dimension) as asking:
         yield own
+    print(name, file=sys.stderr, flush=True)
     result[name] = {
         "seconds": round(time.perf_counter() - began, 2),
         "queries": spread(asking.taken),

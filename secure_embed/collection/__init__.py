@@ -3,9 +3,21 @@
 from secure_embed.collection.holding import Holding
 from secure_embed.collection.holdings import Holdings, Memory
 from secure_embed.collection.opening import Progress
+from secure_embed.collection.pace import short_turns
 from secure_embed.collection.pause import Pause
 from secure_embed.collection.rows import Meta
 from secure_embed.collection.saved_codes import CodesOrigin
 from secure_embed.collection.warming import Warmed, Warming
 
-__all__ = ["CodesOrigin", "Holding", "Holdings", "Memory", "Meta", "Pause", "Progress", "Warmed", "Warming"]
+__all__ = [
+    "CodesOrigin",
+    "Holding",
+    "Holdings",
+    "Memory",
+    "Meta",
+    "Pause",
+    "Progress",
+    "Warmed",
+    "Warming",
+    "short_turns",
+]

@@ -111,10 +111,13 @@ class Building:
                 with self._turns:
                     opening.go_on()
                     versions = self._store.versions(self._uuid)
-                    # As many as came since the last turn, and a batch more: an ingest cannot outrun it.
-                    came, known = versions.next_position - (known or versions.next_position), versions.next_position
+                    # As many as came since the last turn, and a batch more; and what is less than a batch at the end is
+                    # not left for another turn. So an ingest without a pause cannot outrun it.
+                    end = versions.next_position
+                    batches_left, known = 1 + (end - (known or end)) // load_rows, end
                     opening.total = max(opening.total, versions.records)
-                    for _ in range(1 + came // load_rows):
+                    last = end
+                    while batches_left > 0 or last + load_rows >= end:
                         batch = next(batches, None)
                         if batch is None:
                             finish()
@@ -122,6 +125,7 @@ class Building:
                         positions, vectors, metas = batch
                         shard.load(positions, vectors, [meta.attributes for meta in metas])
                         opening.done += len(positions)
+                        batches_left, last = batches_left - 1, int(positions[-1])
 
     def _restore(self, opening: Opening, codebook: Codebook) -> tuple[CodesOrigin, Position]:
         """The codes as they were saved into ``opening``, or none of them; and behind what to go on."""

@@ -13,6 +13,7 @@ from threading import BoundedSemaphore, Lock, Thread
 
 from secure_embed.collection.building import Building, pass_over
 from secure_embed.collection.opening import Opening, Progress, Stopped
+from secure_embed.collection.pace import short_turns
 from secure_embed.collection.room import NoLimit, Room
 from secure_embed.collection.rows import Rows
 from secure_embed.collection.saved_codes import CodesOrigin, SavedCodes, Standing
@@ -189,7 +190,8 @@ class Codes:
                     self._saved_codebook = shard.codebook.version
             self._measure()
 
-        self._building.run(opening, plan, publish)
+        with short_turns():
+            self._building.run(opening, plan, publish)
         opening.say_end()
         built = self.origin is not CodesOrigin.SAVED or opening.again
         if built and (shard := self._shard) is not None and shard.size >= save_records_min:

@@ -4,10 +4,8 @@ Each kind can be cut off at any moment. What a crash leaves is settled at the ne
 evidence whether the keyring's successor counts (docs/decisions/0011), and :meth:`Rotating.resume` goes on with the rest.
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from threading import Event, Lock, Thread
 from typing import Literal
@@ -16,7 +14,7 @@ from uuid import UUID, uuid4
 import orjson
 
 from secure_embed.audit import AuditEvent, AuditLog, Phase
-from secure_embed.collection import Holdings
+from secure_embed.collection import Holdings, short_turns
 from secure_embed.errors import Conflict, NotFound, SecureEmbedError
 from secure_embed.keys import CatalogueKeys, CatalogueValue
 from secure_embed.store import RecordStore, StateKind
@@ -28,7 +26,6 @@ Detail = Mapping[str, str | int | bool]
 
 records_per_second_default = 2_000  # re-sealing beside queries; docs/decisions/0011 has what it costs them
 join_s = 60.0
-turn_s = 0.000_5  # instead of 5 ms: a query gives the interpreter away and asks for it again some ten times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,7 +160,7 @@ class Rotating:
         for first, end in segments:
             if first < rotation.next_position:
                 continue
-            with self._holdings.using(uuid) as holding, _short_turns():
+            with self._holdings.using(uuid) as holding, short_turns():
                 count = holding.reseal((first, end))
             rotation = replace(rotation, next_position=end, done=rotation.done + count)
             self._put(identifier, rotation)
@@ -192,14 +189,3 @@ class Rotating:
     def _put(self, identifier: UUID, rotation: Rotation) -> None:
         sealed = self._catalogue.seal(CatalogueValue.TASK, identifier, orjson.dumps(asdict(rotation)))
         self._store.put_state(StateKind.TASK, identifier, sealed)
-
-
-@contextmanager
-def _short_turns() -> Iterator[None]:
-    """Queries beside a sealing thread wait a turn each time that they come back from SQLite, FAISS or the disk."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(turn_s)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from secure_embed.collection import building as building_module
 from secure_embed.collection import codes as codes_module
 from secure_embed.collection import rows as rows_module
 from secure_embed.collection.building import Building
@@ -55,6 +56,7 @@ class Gate:
         self.reached, self.go_on, self.passed = Event(), Event(), 0
         self.stop_at = 0
         monkeypatch.setattr(rows_module, "load_rows", batch)
+        monkeypatch.setattr(building_module, "load_rows", batch)
         monkeypatch.setattr(Opening, "say", self._say)
 
     def _say(self, doing: str) -> None:
@@ -252,6 +254,23 @@ def test_what_was_added_after_the_saving_comes_in_batches_too(one, gate):
     one.holding._wait_s = None
     assert one.found() == [*range(RECORDS), *before[1:-1], *more[1:]]
     assert one.holding.codes_origin is CodesOrigin.SAVED
+
+
+def test_an_ingest_without_a_pause_cannot_outrun_it(cold, monkeypatch):
+    """Between any two batches comes another one; first more than the codes take up in a turn, then a few each."""
+    monkeypatch.setattr(rows_module, "load_rows", 100)
+    monkeypatch.setattr(building_module, "load_rows", 100)
+    turns = []
+
+    def one_more(_: Opening, doing: str) -> None:
+        if doing == "coding":
+            turns.append(1)
+            assert len(turns) < 100
+            cold.add(150 if len(turns) < 10 else 3)
+
+    monkeypatch.setattr(Opening, "say", one_more)
+    assert cold.found() == list(range(cold.holding.next_position))
+    assert len(turns) < 40
 
 
 # --- a collection outgrows its codebook ------------------------------------------------------------------------------
@@ -453,6 +472,7 @@ def test_whatever_happens_between_two_batches_the_codes_are_those_of_the_rows(
         patch.setattr(codes_module, "save_records_min", -1)  # in a thread, however few
         patch.setattr(codes_module, "writer_wait_s", 0)
         patch.setattr(rows_module, "load_rows", 7)
+        patch.setattr(building_module, "load_rows", 7)
         patch.setattr(Opening, "say", gate.say)
         life = Life(tmp_path_factory.mktemp("steps"), gate, data.draw)
         try:
