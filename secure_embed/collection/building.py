@@ -116,7 +116,7 @@ class Building:
                     end = versions.next_position
                     batches_left, known = 1 + (end - (known or end)) // load_rows, end
                     opening.total = max(opening.total, versions.records)
-                    last = end
+                    last: int = end
                     while batches_left > 0 or last + load_rows >= end:
                         batch = next(batches, None)
                         if batch is None:

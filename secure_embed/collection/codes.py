@@ -121,11 +121,12 @@ class Codes:
             if self._shard is not None:  # it came between two looks
                 opening.finished.set()
                 return opening
+            few = self._store.versions(self._uuid).records <= save_records_min
             self._opening = opening
-        if self._store.versions(self._uuid).records <= save_records_min:
+        if few:
             self._run(opening)
         else:
-            Thread(target=self._run, args=(opening,), name="codes", daemon=True).start()
+            self._run_beside(opening)
         return opening
 
     def retrain_if_due(self, *, insist: bool = False) -> None:
@@ -142,7 +143,16 @@ class Codes:
             if self._closed or self._opening is not None or not self._trainings.acquire(blocking=False):
                 return
             self._opening = opening = Opening(self._name, again=True)
-        Thread(target=self._run, args=(opening,), name="codes", daemon=True).start()
+        with suppress(Unavailable):  # the old codes do
+            self._run_beside(opening)
+
+    def _run_beside(self, opening: Opening) -> None:
+        try:
+            Thread(target=self._run, args=(opening,), name="codes", daemon=True).start()
+        except RuntimeError as none_left:
+            opening.error = none_left
+            self._ended(opening)
+            raise Unavailable("the system gives no thread", code="unavailable") from None
 
     def _run(self, opening: Opening) -> None:
         try:
@@ -154,15 +164,18 @@ class Codes:
             name = fault.code if isinstance(fault, SecureEmbedError) else type(fault).__name__
             _logger.log(logging.INFO if opening.again else logging.WARNING, "codes did not come into memory: %s", name)
         finally:
-            if opening.shard is not None:
-                opening.shard.close()
-            with self._beginning:
-                self._opening = None
-            if opening.again:
-                self._trainings.release()
-            self._room.settle("codes")
-            opening.finished.set()
-            opening.ended.set()
+            self._ended(opening)
+
+    def _ended(self, opening: Opening) -> None:
+        if opening.shard is not None:
+            opening.shard.close()
+        with self._beginning:
+            self._opening = None
+        if opening.again:
+            self._trainings.release()
+        self._room.settle("codes")
+        opening.finished.set()
+        opening.ended.set()
 
     def _open(self, opening: Opening) -> None:
         beside = self.memory_bytes if opening.again else 0

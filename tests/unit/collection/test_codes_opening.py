@@ -373,6 +373,29 @@ def test_saving_counts_the_codebook_too(one, monkeypatch):
     assert one.holding.save_codes()
 
 
+def test_a_system_that_gives_no_thread_is_told_and_holds_nothing_up(cold, monkeypatch):
+    class Refused:
+        def __init__(self, **_: object) -> None:
+            pass
+
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(codes_module, "Thread", Refused)
+        with pytest.raises(Unavailable):
+            cold.holding.shard()
+        assert not cold.holding.busy
+    assert len(cold.found()) == RECORDS
+    with monkeypatch.context() as patch:
+        patch.setattr(codes_module, "Thread", Refused)
+        patch.setattr(codes_module, "should_retrain", lambda *_: True)
+        cold.add(5)
+    assert len(cold.found()) == RECORDS + 5
+    assert cold.holding._codes._trainings.acquire(blocking=False)
+    cold.holding._codes._trainings.release()
+
+
 # --- any order of changes and batches ----------------------------------------------------------------------------------
 
 step = st.sampled_from(["batch", "add", "erase", "reseal", "rotate", "read"])
