@@ -154,6 +154,8 @@ class Side:
                 ]
                 first.append(made, part, request=None)
                 done += len(part)
+        while first.busy:  # a new codebook on its way
+            time.sleep(0.01)
         began = time.perf_counter()
         holding().shard()
         return 1e6 * (time.perf_counter() - began) / records

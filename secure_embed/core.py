@@ -14,7 +14,7 @@ from secure_embed.collection import Holdings, Pause
 from secure_embed.custody import Backups, Rollback, Rotating, Successions, log_signer, rollback_codes, settle
 from secure_embed.erasure import Erasing, Holds
 from secure_embed.errors import IntegrityFailure, SecureEmbedError
-from secure_embed.host import check_files
+from secure_embed.host import check_files, memory_bytes
 from secure_embed.keys import CatalogueKeys, KeyProvider, Keyring, Secret, SqlcipherKeyStore, open_provider, rows_key
 from secure_embed.layout import DATA, KEYRING, LOG, ROOT
 from secure_embed.risk import RiskControl, SqlcipherLedger, load_profiles
@@ -22,7 +22,7 @@ from secure_embed.settings import Settings
 from secure_embed.store import SqlcipherRecordStore
 from secure_embed.trail import Trails
 
-__all__ = ["Core", "named_files", "open_databases", "open_keys"]
+__all__ = ["Core", "budget_bytes", "named_files", "open_databases", "open_keys"]
 
 CODES = Path("codes")
 
@@ -86,6 +86,8 @@ class Core:
             pause=self.pause,
             codes_folder=settings.root / DATA / CODES,
             mark=self.rollback.mark,
+            budget=budget_bytes(settings),
+            wait_s=settings.index.wait_seconds,
         )
         opened.callback(self.holdings.close)
 
@@ -179,6 +181,12 @@ class Core:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def budget_bytes(settings: Settings) -> int:
+    """What open collections may take of memory. The other half is for the model, queries and the page cache."""
+    chosen = settings.index.memory_mib_max
+    return memory_bytes() // 2 if chosen is None else chosen * 1024 * 1024
 
 
 def open_databases(

@@ -10,9 +10,10 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 from uuid import UUID, uuid4
 
 from secure_embed.audit import AuditEvent, AuditLog, Caller, EventDecision, Phase, label
@@ -21,6 +22,8 @@ from secure_embed.errors import SecureEmbedError, Unavailable
 from secure_embed.types import Action, Decision, Principal, Receipt, Ticket
 
 __all__ = ["Call", "OwnTrail", "Trail", "Trails"]
+
+T = TypeVar("T")
 
 ticket_s = 300.0  # longest that a use case may go on opening under one INTENT
 
@@ -124,6 +127,11 @@ class Trail:
         self._policy_digest: str | None = None
         self._intent: Future[Ticket] | None = None
         self._ended = False
+        self._kept = ExitStack()
+
+    def keep(self, block: AbstractContextManager[T]) -> T:
+        """Enter ``block``, and leave it when this trail ends: what a use case works on is kept for it so long."""
+        return self._kept.enter_context(block)
 
     def note(self, **fields: Any) -> None:
         """Fields of :class:`AuditEvent` for every event from here on."""
@@ -184,6 +192,10 @@ class Trail:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._kept:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
         if error is None or self._ended:
             assert self._ended  # a use case ends with done(), or with an error
             return

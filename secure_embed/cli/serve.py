@@ -19,12 +19,13 @@ def serve(root: Path, dev: bool) -> None:
 
     prepare_for_keys()
     settings = Settings.load(root, dev=dev)  # a wrong setting is said before anything heavy is loaded
-    from secure_embed.api import create_app
+    from secure_embed.api import configure_logging, create_app
     from secure_embed.api import serve as answer
     from secure_embed.deployment import Deployment
 
     if dev:
         click.echo("secure-embed: DEVELOPMENT MODE: whoever holds the development issuer's key is let in", err=True)
+    configure_logging()
     with Deployment(settings) as deployment:
         app = create_app(
             deployment.vault,
@@ -33,4 +34,4 @@ def serve(root: Path, dev: bool) -> None:
             issuers=tuple(issuer.issuer for issuer in settings.issuers),
         )
         click.echo(f"secure-embed: answering on https://{settings.server.host}:{settings.server.port}", err=True)
-        answer(app, deployment.vault, settings)
+        answer(app, deployment.readiness, settings)

@@ -73,6 +73,10 @@ class Held:
                 self._tags = self._tags or index
         return self._tags
 
+    def let_go(self) -> None:
+        with self._writing:  # who changes rows keeps both up to date
+            self._presence = self._tags = None
+
     # --- reading ---------------------------------------------------------------------------------------------------
 
     def consistent(self, read: Callable[[], Answer]) -> Answer:

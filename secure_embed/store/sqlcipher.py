@@ -383,6 +383,10 @@ class SqlcipherRecordStore:
     def marked(self) -> bytes | None:
         return _states.marked(self.database)
 
+    def let_go(self, c: UUID) -> None:
+        if (held := self._held.get(c)) is not None:
+            held.let_go()
+
     @property
     def generation(self) -> int:
         return self.database.generation

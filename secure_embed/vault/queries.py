@@ -60,7 +60,7 @@ class Queries:
         with self._way.begin(call, Action.QUERY) as trail:
             principal, permit = self._way.enter(trail, name)
             reads_texts = ask.include_text and self._way.gate.permit_texts(trail, principal, name)
-            holding = in_space(self._way.holdings.named(name), self._encoder)
+            holding = in_space(self._way.holding(trail, name), self._encoder)
             asked = self._admit(trail, principal, permit, holding, ask)
             call.deadline.require()
             trail.intend(openings_max=openings_max(self._effort, ask.k))
