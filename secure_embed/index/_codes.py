@@ -176,9 +176,7 @@ class CodeLists:
         wanted = min(wanted, int(spread.sum()))
         if not wanted:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        if lists is None:
-            lists = max(lists_probed_min, -(-self.lists // lists_probed_share))
-        near, squares = self._nearest_lists(turned[0], spread, max(wanted, lists * self._records_a_list))
+        near, squares = self._nearest_lists(turned[0], spread, self._enough(wanted, lists))
         options: dict[str, Any] = {"nprobe": len(near), "qb": query_bits}
         if bitmap is not None:
             options["sel"] = faiss.IDSelectorBitmap(bitmap)  # type: ignore[arg-type, call-arg]  # FAISS' stub knows the C++ form only
@@ -194,6 +192,16 @@ class CodeLists:
             )
         invariant(bool((slots >= 0).all()))  # FAISS pads with -1 where it finds fewer
         return slots, (1 - distances / 2).astype(np.float32)
+
+    def looked_at(self, turned: npt.NDArray[np.float32], wanted: int, *, spread: Numbers, lists: int | None) -> int:
+        """How many codes of records that may answer lie in the lists that such a :meth:`search` looks into."""
+        near, _ = self._nearest_lists(turned[0], spread, self._enough(min(wanted, int(spread.sum())), lists))
+        return int(spread[near].sum())
+
+    def _enough(self, wanted: int, lists: int | None) -> float:
+        if lists is None:
+            lists = max(lists_probed_min, -(-self.lists // lists_probed_share))
+        return max(wanted, lists * self._records_a_list)
 
     def _nearest_lists(
         self, turned: npt.NDArray[np.float32], spread: Numbers, enough: float

@@ -15,11 +15,22 @@ import numpy.typing as npt
 from secure_embed.errors import InvalidRequest
 from secure_embed.types import Attributes, Expression, Position, Positions, RowFilter, Ticket, Vectors
 
-__all__ = ["Added", "Candidates", "Effort", "Erased", "Forgotten", "OpenVectors", "Scored", "Selection", "Shard"]
+__all__ = [
+    "Added",
+    "Candidates",
+    "Effort",
+    "Erased",
+    "Forgotten",
+    "OpenVectors",
+    "Scored",
+    "Selection",
+    "Shard",
+    "every_list",
+]
 
 
 candidates_max = 10_000
-lists_max = 65_536
+every_list = lists_max = 65_536
 margin_max = 100.0
 
 
