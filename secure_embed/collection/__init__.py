@@ -5,5 +5,19 @@ from secure_embed.collection.holdings import Holdings
 from secure_embed.collection.pause import Pause
 from secure_embed.collection.rows import Meta
 from secure_embed.collection.saved_codes import CodesOrigin
+from secure_embed.collection.tuned import Asked, Measured, Tuned, Tuning
+from secure_embed.collection.tunings import Progress, Tunings
 
-__all__ = ["CodesOrigin", "Holding", "Holdings", "Meta", "Pause"]
+__all__ = [
+    "Asked",
+    "CodesOrigin",
+    "Holding",
+    "Holdings",
+    "Measured",
+    "Meta",
+    "Pause",
+    "Progress",
+    "Tuned",
+    "Tuning",
+    "Tunings",
+]

@@ -1,6 +1,6 @@
 """One collection's codes: read from their sealed file, or built from the sealed vectors; kept up with the rows; saved."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from threading import RLock
@@ -33,14 +33,17 @@ class Codes:
         store: RecordStore,
         lock: RLock,
         folder: Path | None,
+        bits: Callable[[], int] | None = None,
     ) -> None:
-        """``folder``: where codes are saved; None: they are built at each start."""
+        """``folder``: where codes are saved; None: they are built at each start. ``bits``: how many a dimension they are
+        to have; codes that have others are built anew at the next start."""
         self._collection = collection
         self._uuid = collection.uuid
         self._rows = rows
         self._keys = keys
         self._store = store
         self._lock = lock
+        self._bits: Callable[[], int] = bits or (lambda: collection.bits)
         self._shard: RabitqShard | None = None
         self._saved = None if folder is None else SavedCodes(folder / str(collection.uuid), keys, key_store)
         self.origin: CodesOrigin | None = None  # None: not in use yet
@@ -101,7 +104,8 @@ class Codes:
         except Conflict:
             return CodesOrigin.STALE, None
         versions = self._store.versions(self._uuid)
-        if shard.version + len(found.since) != versions.data or should_retrain(codebook, versions.records):
+        outgrown = codebook.bits != self._bits() or should_retrain(codebook, versions.records)
+        if shard.version + len(found.since) != versions.data or outgrown:
             return CodesOrigin.STALE, None
         self._saved.confirm(found)
         self._catch_up(shard, found.since)
@@ -160,38 +164,74 @@ class Codes:
 
     # --- building --------------------------------------------------------------------------------------------------
 
+    def trial(self, bits: int) -> RabitqShard:
+        """Codes as they would be with so many bits a dimension, beside those that answer: kept nowhere, told of no
+        change, without attributes. The caller closes them."""
+        versions = self._store.versions(self._uuid)
+        held = self._stored_codebook()
+        sample = self._sample(versions.records)
+        try:
+            version = 1 if held is None else held.version + 1
+            codebook = Codebook.train(sample, version=version, records=versions.records, bits=bits)
+        finally:
+            sample.fill(0)
+        shard = self._empty(codebook, versions.data)
+        try:
+            for positions, vectors, _ in self._rows.opened():
+                shard.load(positions, vectors, [{}] * len(positions))
+        except BaseException:
+            shard.close()
+            raise
+        return shard
+
+    def adopt(self, codebook: Codebook) -> None:
+        """Build the codes anew with a codebook from a :meth:`trial`. Where another one came first, with one like it."""
+        with self._lock:
+            with suppress(Conflict):
+                self._put(codebook)
+            self._shard = self._build()
+            with suppress(Unavailable):  # a derived file, as above
+                self.save()
+
     def _tag_attribute(self, name: str, value: str) -> bytes:
         return self._keys.tag(TagKind.ATTRIBUTE, *attribute_parts(name, value))
 
     def _build(self) -> RabitqShard:
         versions = self._store.versions(self._uuid)
-        shard = RabitqShard(
-            codebook=self._codebook(versions.records),
-            schema=self._collection.attributes,
-            tag_attribute=self._tag_attribute,
-            open_vectors=self._rows.open_vectors,
-            version=versions.data,
-        )
+        shard = self._empty(self._codebook(versions.records), versions.data)
         for positions, vectors, metas in self._rows.opened():
             shard.load(positions, vectors, [meta.attributes for meta in metas])
         return shard
 
+    def _empty(self, codebook: Codebook, version: int) -> RabitqShard:
+        return RabitqShard(
+            codebook=codebook,
+            schema=self._collection.attributes,
+            tag_attribute=self._tag_attribute,
+            open_vectors=self._rows.open_vectors,
+            version=version,
+        )
+
     def _codebook(self, records: int) -> Codebook:
-        """The stored one, or a new one where there is none yet or the collection has outgrown it."""
-        held = self._stored_codebook()
-        if held is not None and not should_retrain(held, records):
+        """The stored one, or a new one where there is none yet, the collection has outgrown it, or chosen other bits."""
+        held, bits = self._stored_codebook(), self._bits()
+        if held is not None and held.bits == bits and not should_retrain(held, records):
             return held
         sample = self._sample(records) if records else None
         if sample is None or not len(sample):
             if held is not None:
                 return held
-            made = Codebook.draw(self._collection.space.dimension)
+            made = Codebook.draw(self._collection.space.dimension, bits=bits)
         else:
             # A new rotation with each codebook: what was learned of the old one is worth nothing.
-            made = Codebook.train(sample, version=1 if held is None else held.version + 1, records=records)
+            version = 1 if held is None else held.version + 1
+            made = Codebook.train(sample, version=version, records=records, bits=bits)
             sample.fill(0)
-        self._store.put_codebook(self._uuid, made.version, self._keys.seal_index(IndexValue.CODEBOOK, made.to_bytes()))
+        self._put(made)
         return made
+
+    def _put(self, made: Codebook) -> None:
+        self._store.put_codebook(self._uuid, made.version, self._keys.seal_index(IndexValue.CODEBOOK, made.to_bytes()))
 
     def _stored_codebook(self) -> Codebook | None:
         stored = self._store.codebook(self._uuid)

@@ -13,17 +13,19 @@ from threading import RLock
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from secure_embed.collection.codes import Codes
 from secure_embed.collection.pause import Pause
 from secure_embed.collection.resealing import open_all, reseal
 from secure_embed.collection.rows import Meta, Rows
 from secure_embed.collection.saved_codes import CodesOrigin
+from secure_embed.collection.tuned import Tuned
 from secure_embed.errors import Conflict, InvalidRequest, Unavailable
-from secure_embed.index import Added, RabitqShard
+from secure_embed.index import Added, Codebook, Effort, RabitqShard
 from secure_embed.keys import CollectionKeys, KeyStore, Shredded, TagKind
 from secure_embed.store import Appended, RecordStore, RequestKey, SealedRow
-from secure_embed.types import Action, Collection, Position, Record, Ticket, Vectors
+from secure_embed.types import Action, Collection, Position, Positions, Record, Ticket, Vectors
 
 __all__ = ["Holding"]
 
@@ -46,9 +48,11 @@ class Holding:
         pause: Pause | None = None,
         codes_folder: Path | None = None,
         mark: Callable[[], bytes] | None = None,
+        tuned: Callable[[], Tuned | None] = lambda: None,
     ) -> None:
         """``pause``: what can hold writers off; ``codes_folder``: where codes are saved, or None: they are built at each
-        start; ``mark``: makes what goes into the store with each change (rollback.py)."""
+        start; ``mark``: makes what goes into the store with each change (rollback.py); ``tuned``: says what the last
+        tuning has put in force."""
         self.collection = collection
         self._keys = keys
         self._key_store = key_store
@@ -57,6 +61,7 @@ class Holding:
         self._pause = Pause() if pause is None else pause
         self._lock = RLock()
         self._mark = mark
+        self._tuned = tuned
         self._rows = Rows(collection, keys, store)
         self._codes = Codes(
             collection,
@@ -66,6 +71,7 @@ class Holding:
             store=store,
             lock=self._lock,
             folder=codes_folder,
+            bits=lambda: self.bits,
         )
 
     @property
@@ -105,6 +111,34 @@ class Holding:
     def codes_origin(self) -> CodesOrigin | None:
         """None: not in use yet."""
         return self._codes.origin
+
+    # --- tuning ----------------------------------------------------------------------------------------------------
+
+    @property
+    def bits(self) -> int:
+        """A dimension in a code: those of the last tuning, or those that the collection was made with."""
+        tuned = self._tuned()
+        return self.collection.bits if tuned is None else tuned.bits
+
+    def effort(self, untuned: Effort, codes: RabitqShard) -> Effort:
+        """How far searches of ``codes`` go. ``untuned``: where nothing was measured on such codes."""
+        tuned = self._tuned()
+        return (None if tuned is None else tuned.effort_on(codes.codebook)) or untuned
+
+    def trial_codes(self, bits: int, *, ticket: Ticket) -> RabitqShard:
+        """See :meth:`Codes.trial`."""
+        ticket.require(Action.COLLECTION_TUNE, openings=self.records)
+        return self._codes.trial(bits)
+
+    def recode(self, codebook: Codebook) -> None:
+        """Build the codes anew with a codebook from a trial; writers wait, queries go on with the codes from before."""
+        with self._turn():
+            self._codes.adopt(codebook)
+
+    def open_vectors(self, at: Positions, out: npt.NDArray[np.float16], *, ticket: Ticket) -> npt.NDArray[np.bool_]:
+        """See :meth:`Rows.open_vectors`; the caller wipes ``out``."""
+        ticket.require(Action.COLLECTION_TUNE, openings=len(at))
+        return self._rows.open_vectors(at, out)
 
     # --- rows ------------------------------------------------------------------------------------------------------
 

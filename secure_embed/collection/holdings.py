@@ -12,7 +12,9 @@ import orjson
 from secure_embed.collection.holding import Holding
 from secure_embed.collection.pause import Pause
 from secure_embed.collection.resealing import settle
+from secure_embed.collection.tuned import Kept
 from secure_embed.errors import Conflict, NotFound
+from secure_embed.index import bits_for
 from secure_embed.keys import CatalogueKeys, CatalogueValue, CollectionKeys, Keyring, KeyStore, TagKind
 from secure_embed.store import RecordStore, SealedCollection
 from secure_embed.types import AttributeType, Collection, Space, Ticket
@@ -46,6 +48,7 @@ class Holdings:
         self._codes_folder = codes_folder
         self._mark = mark
         self._lock = RLock()
+        self.kept = Kept(store, catalogue)  # of tunings
         self._collections = {c.name: c for c in map(self._open_descriptor, store.collections())}
         self._open: dict[str, Holding] = {}
         self._ending: set[UUID] = set()  # whose erasure has begun
@@ -58,9 +61,16 @@ class Holdings:
         return name in self._collections
 
     def describe_new(
-        self, name: str, attributes: Mapping[str, AttributeType], *, space: Space, risk_profile: str
+        self,
+        name: str,
+        attributes: Mapping[str, AttributeType],
+        *,
+        space: Space,
+        risk_profile: str,
+        bits: int | None = None,
     ) -> Collection:
-        """Raises ``InvalidRequest`` for a name that is none, ``Conflict`` for one that is taken."""
+        """``bits``: None: by the space's dimension. Raises ``InvalidRequest`` for a name that is none, ``Conflict`` for
+        one that is taken."""
         collection = Collection(
             name=name,
             uuid=uuid4(),
@@ -68,6 +78,7 @@ class Holdings:
             attributes=dict(attributes),
             risk_profile=risk_profile,
             created_unix=int(time.time()),
+            bits=bits_for(space.dimension) if bits is None else bits,
         )
         self._ensure_free(name)
         return collection
@@ -86,6 +97,7 @@ class Holdings:
             "attributes": dict(collection.attributes),
             "risk_profile": collection.risk_profile,
             "created_unix": collection.created_unix,
+            "bits": collection.bits,
         }
         with self._pause.writing(), self._lock:
             self._ensure_free(collection.name)
@@ -121,6 +133,7 @@ class Holdings:
             pause=self._pause,
             codes_folder=self._codes_folder,
             mark=self._mark,
+            tuned=lambda: self.kept.tuned(collection.uuid),
         )
 
     def data_version(self, name: str) -> int:
@@ -155,6 +168,7 @@ class Holdings:
             if self._codes_folder is not None:  # where it was not open; what is in them is sealed, and the key is gone
                 for file in (f"{uuid}", f".{uuid}.new"):
                     (self._codes_folder / file).unlink(missing_ok=True)
+            self.kept.drop(uuid)
             self._store.erase_collection(uuid, ticket=ticket)
         with self._lock:
             if name is not None:

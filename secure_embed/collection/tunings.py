@@ -1,0 +1,314 @@
+"""Tunings: begun by a caller or by a collection's growth, carried out in the background, one at a time.
+
+Each writes an INTENT of its own, for as many openings as it may take, and an OUTCOME with numbers. A tuning that a stop
+or a crash cut off has changed nothing or everything: it is then a failed one, and can be begun anew.
+"""
+
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from threading import Event, Lock, Thread
+from uuid import UUID, uuid4
+
+import numpy as np
+
+from secure_embed.collection.holding import Holding
+from secure_embed.collection.holdings import Holdings
+from secure_embed.collection.measuring import Measuring, draws_max, sample_for_k
+from secure_embed.collection.tuned import Asked, Measured, Tuned, Tuning
+from secure_embed.collection.tuning import choose, steps_max
+from secure_embed.errors import Conflict, NotFound, SecureEmbedError, Unavailable
+from secure_embed.index import Codebook, Effort, RabitqShard, every_list, exhaustive_max, openings_max
+from secure_embed.trail import Trails
+from secure_embed.types import Ticket, Vectors, bits_max
+
+__all__ = ["Progress", "Tunings", "growth_factor"]
+
+growth_factor = 2  # a collection that has so many times the records is tuned again in the night
+join_s = 60.0
+efforts_max = steps_max(every_list) + 1  # and the one that was in force
+no_texts = np.zeros((0, 0), np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Of efforts that are measured; ``total`` is the most that there can be."""
+
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What a tuning measured, and the codes' codebook that it was measured with."""
+
+    codebook: Codebook
+    before: Measured
+    chosen: Measured | None
+    measured: tuple[Measured, ...]
+    sample: int
+    opened: int
+
+
+class Tunings:
+    """Thread safe. ``untuned``: the effort of collections that were never tuned."""
+
+    def __init__(self, *, holdings: Holdings, trails: Trails, untuned: Effort) -> None:
+        self._holdings = holdings
+        self._kept = holdings.kept
+        self._trails = trails
+        self._untuned = untuned
+        self._busy = Lock()
+        self._stopping = Event()
+        self._worker: Thread | None = None
+        self._progress: tuple[UUID, Progress] | None = None
+
+    # --- asked for ---------------------------------------------------------------------------------------------------
+
+    def openings(self, collection: UUID, asked: Asked, texts: int) -> int:
+        """The most vectors that such a tuning opens, each as often as it does: what its ticket has to cover.
+
+        Raises ``Conflict``: ``tuning_unneeded`` where every search is exact, ``tuning_running``.
+        """
+        holding = self._holdings.by_uuid(collection)
+        records = holding.records
+        if records <= exhaustive_max:
+            raise Conflict(
+                f"collections of up to {exhaustive_max} records are opened whole: there is nothing to tune",
+                code="tuning_unneeded",
+            )
+        if self._busy.locked():
+            raise _running()
+        return self._openings_max(holding, asked, texts)
+
+    def begin(self, collection: UUID, asked: Asked, *, texts: Vectors = no_texts) -> Tuning:
+        """Write the tuning down and start it. ``texts``: (t, d) float32, encoded queries; they are wiped in the end.
+
+        Raises what :meth:`openings` raises.
+        """
+        if self._stopping.is_set() or not self._busy.acquire(blocking=False):
+            raise _running()
+        try:
+            tuning = self._written(collection, asked, len(texts))
+            self._worker = Thread(
+                target=self._in_background, args=(collection, tuning, texts), name="tuning", daemon=True
+            )
+            self._worker.start()
+        except BaseException:
+            self._busy.release()
+            raise
+        return tuning
+
+    def state(self, collection: UUID, identifier: UUID) -> tuple[Tuning, Progress]:
+        """Of a collection's newest tuning. Raises ``NotFound`` (``tuning_not_found``) for any other."""
+        tuning, running = self._kept.tuning(collection), self._progress
+        if tuning is None or tuning.id != str(identifier):
+            raise NotFound("there is no such tuning", code="tuning_not_found")
+        known = running is not None and running[0] == collection and tuning.state == "running"
+        return tuning, running[1] if known and running is not None else Progress(0, 0)
+
+    def resume(self) -> None:
+        """What a crash cut off has failed: whoever asked for it asks again."""
+        for collection, tuning in self._kept.unended():
+            self._end(collection, tuning, error="tuning_interrupted")
+
+    def keep_up(self) -> None:
+        """Tune again what has grown; one collection after the other, in the calling thread."""
+        for name in self._holdings.names():
+            with suppress(NotFound):
+                self._keep_up(self._holdings.named(name).uuid)
+
+    def _keep_up(self, collection: UUID) -> None:
+        tuned, last = self._kept.tuned(collection), self._kept.tuning(collection)
+        if tuned is None:
+            return
+        # By the last one that came to an end, so that one that finds nothing is not repeated all night.
+        measured_at = last.records if last is not None and last.state == "done" else tuned.records
+        if self._holdings.by_uuid(collection).records < growth_factor * max(measured_at, tuned.records):
+            return
+        if self._stopping.is_set() or not self._busy.acquire(blocking=False):
+            return
+        try:
+            asked = replace(tuned.asked, bits=None, apply=True)
+            self._run(collection, self._written(collection, asked, 0), no_texts)
+        finally:
+            self._busy.release()
+
+    def close(self) -> None:
+        """Stop between two efforts."""
+        self._stopping.set()
+        if self._worker is not None:
+            self._worker.join(join_s)
+
+    # --- the work ----------------------------------------------------------------------------------------------------
+
+    def _written(self, collection: UUID, asked: Asked, texts: int) -> Tuning:
+        holding = self._holdings.by_uuid(collection)
+        tuning = Tuning(
+            id=str(uuid4()),
+            state="running",
+            asked=asked,
+            texts=texts,
+            started_unix=int(time.time()),
+            records=holding.records,
+            bits=holding.bits if asked.bits is None else asked.bits,
+        )
+        self._kept.put_tuning(collection, tuning)
+        return tuning
+
+    def _in_background(self, collection: UUID, tuning: Tuning, texts: Vectors) -> None:
+        try:
+            self._run(collection, tuning, texts)
+        finally:
+            texts.fill(0)
+            self._busy.release()
+
+    def _run(self, collection: UUID, tuning: Tuning, texts: Vectors) -> None:
+        try:
+            self._tune(collection, tuning, texts)
+        except SecureEmbedError as fault:
+            gone = self._holdings.name_of(collection) is None
+            self._end(collection, tuning, error="collection_not_found" if gone else fault.code)
+        except Exception:  # noqa: BLE001 - a background thread has nobody above it who could be told
+            self._end(collection, tuning, error=SecureEmbedError.default_code)
+        finally:
+            self._progress = None
+
+    def _tune(self, collection: UUID, tuning: Tuning, texts: Vectors) -> None:
+        holding, asked = self._holdings.by_uuid(collection), tuning.asked
+        openings = self._openings_max(holding, asked, tuning.texts)
+        with self._trails.tuning(holding.collection.name, openings=openings, **_asked_details(tuning)) as trail:
+            shard = holding.shard()
+            own = shard if tuning.bits == shard.codebook.bits else holding.trial_codes(tuning.bits, ticket=trail.ticket)
+            try:
+                found = self._measured(holding, own, tuning, texts, trail.ticket)
+            finally:
+                if own is not shard:
+                    own.close()
+            done = _done(tuning, found)
+            if asked.apply and found.chosen is not None:
+                self._apply(holding, done, found)
+                done = replace(done, applied=True)
+            trail.results = tuning.records
+            trail.details |= _found_details(done, found)
+            self._kept.put_tuning(collection, done)
+
+    def _openings_max(self, holding: Holding, asked: Asked, texts: int) -> int:
+        """The sample, everything once, codes built anew (a sample and everything), and what searches open."""
+        records, sample = holding.records, draws_max * 2 * sample_for_k(asked.k)
+        anew = 0 if asked.bits in (None, holding.bits) else 2 * records
+        a_query = openings_max(self._untuned, asked.k) + 1
+        queries = 2 * sample_for_k(asked.k) + texts  # the sample once more behind a filter
+        return sample + records + anew + efforts_max * queries * a_query
+
+    def _measured(self, holding: Holding, shard: RabitqShard, tuning: Tuning, texts: Vectors, ticket: Ticket) -> _Found:
+        lists, asked = shard.codebook.lists, tuning.asked
+        total, done = steps_max(lists) + 1, 0
+        measuring = Measuring(
+            shard,
+            lambda at, out: holding.open_vectors(at, out, ticket=ticket),
+            asked=asked,
+            end=holding.next_position,
+            texts=texts if len(texts) else np.zeros((0, shard.codebook.dimension), np.float32),
+            rng=np.random.default_rng(),  # from the operating system's randomness
+            ticket=ticket,
+        )
+
+        def measure(effort: Effort) -> Measured:
+            nonlocal done
+            self._go_on()
+            self._progress = (holding.uuid, Progress(done, total))
+            done += 1
+            return measuring.at(effort)
+
+        try:
+            measuring.search_exactly(self._go_on)
+            before = measure(holding.effort(self._untuned, shard))
+            chosen = choose(measure, lists=lists, k=asked.k)
+            before, chosen = measuring.with_filter(before), chosen and measuring.with_filter(chosen)
+            return _Found(
+                codebook=shard.codebook,
+                before=before,
+                chosen=chosen,
+                measured=measuring.measured,
+                sample=measuring.sample,
+                opened=measuring.opened,
+            )
+        finally:
+            measuring.wipe()
+
+    def _apply(self, holding: Holding, done: Tuning, found: _Found) -> None:
+        """First what is in force, then the codes: until these have its bits, queries go as if untuned."""
+        assert found.chosen is not None
+        codebook = found.codebook
+        tuned = Tuned(
+            effort=found.chosen.effort,
+            bits=codebook.bits,
+            lists=codebook.lists,
+            records=done.records,
+            recall=found.chosen.recall,
+            asked=done.asked,
+            unix=int(time.time()),
+        )
+        self._kept.put_tuned(holding.uuid, tuned)
+        if holding.shard().codebook.bits != codebook.bits:
+            holding.recode(codebook)
+
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise Unavailable("the service ended before the tuning did", code="tuning_interrupted")
+
+    def _end(self, collection: UUID, tuning: Tuning, *, error: str) -> None:
+        with suppress(SecureEmbedError):  # the store is away, or the collection gone: the next start finds it running
+            self._kept.put_tuning(collection, replace(tuning, state="failed", error=error, ended_unix=int(time.time())))
+
+
+def _done(tuning: Tuning, found: _Found) -> Tuning:
+    more = tuning.bits + 1 if found.chosen is None and tuning.bits < bits_max else None
+    return replace(
+        tuning,
+        state="done",
+        lists=found.codebook.lists,
+        sample=found.sample,
+        measured=found.measured,
+        before=found.before,
+        chosen=found.chosen,
+        bits_recommended=more,
+        ended_unix=int(time.time()),
+    )
+
+
+def _asked_details(tuning: Tuning) -> dict[str, str | int | bool]:
+    """For the log: numbers, and no text of a query. Its fractions are thousandths, since it has no others."""
+    asked = tuning.asked
+    return {
+        "tuning": tuning.id,
+        "target_permille": round(1_000 * asked.target),
+        "k": asked.k,
+        "texts": tuning.texts,
+        "bits": tuning.bits,
+        "filtered": asked.filtered,
+        "apply": asked.apply,
+    }
+
+
+def _found_details(done: Tuning, found: _Found) -> dict[str, str | int | bool]:
+    details: dict[str, str | int | bool] = {
+        "opened": found.opened,
+        "sample": found.sample,
+        "met": found.chosen is not None,
+        "applied": done.applied,
+    }
+    if found.chosen is not None:
+        effort = found.chosen.effort
+        details |= {
+            "recall_permille": int(1_000 * found.chosen.recall),
+            "candidates": effort.candidates,
+            "margin_percent": round(100 * effort.margin),
+            "lists": min(effort.lists or every_list, found.codebook.lists),
+        }
+    return details
+
+
+def _running() -> Conflict:
+    return Conflict("another tuning is running", code="tuning_running")
