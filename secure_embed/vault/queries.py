@@ -35,6 +35,7 @@ class _Admitted:
     admission: Admission
     shard: RabitqShard
     selection: Selection
+    effort: Effort
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +48,14 @@ class _Found:
 
 class Queries:
     def __init__(
-        self, way: Entrance, *, encoder: Encoder, risk: RiskControl, catalogue: CatalogueKeys, effort: Effort
+        self, way: Entrance, *, encoder: Encoder, risk: RiskControl, catalogue: CatalogueKeys, untuned: Effort
     ) -> None:
+        """``untuned``: how far a search goes where the collection's own effort was not measured."""
         self._way = way
         self._encoder = encoder
         self._risk = risk
         self._catalogue = catalogue
-        self._effort = effort
+        self._untuned = untuned
 
     def query(self, call: Call, name: str, ask: Question) -> QueryResult:
         with self._way.begin(call, Action.QUERY) as trail:
@@ -61,7 +63,7 @@ class Queries:
             reads_texts = ask.include_text and self._way.gate.permit_texts(trail, principal, name)
             holding = in_space(self._way.holdings.named(name), self._encoder)
             asked = self._admit(trail, principal, permit, holding, ask)
-            trail.intend(openings_max=openings_max(self._effort, ask.k))
+            trail.intend(openings_max=openings_max(asked.effort, ask.k))
             vector = self._encoder.encode_query(asked.text)
             ticket = trail.ticket()  # no vector is opened before the INTENT is durable
             found = self._search(holding, asked, vector, ask.k, ticket)
@@ -112,11 +114,18 @@ class Queries:
             collection_records=records,
             holds_write=writes,
         )
-        return _Admitted(text=text, profile=profile, admission=admission, shard=shard, selection=selection)
+        return _Admitted(
+            text=text,
+            profile=profile,
+            admission=admission,
+            shard=shard,
+            selection=selection,
+            effort=holding.effort(self._untuned, shard),
+        )
 
     def _search(self, holding: Holding, asked: _Admitted, vector: Vectors, k: int, ticket: Ticket) -> _Found:
-        candidates = asked.shard.scan(vector, asked.selection, k=k, effort=self._effort)
-        scored = asked.shard.nearest(candidates, vector, k=k, effort=self._effort, ticket=ticket)
+        candidates = asked.shard.scan(vector, asked.selection, k=k, effort=asked.effort)
+        scored = asked.shard.nearest(candidates, vector, k=k, effort=asked.effort, ticket=ticket)
         best = [
             (Position(int(position)), float(score))
             for position, score in zip(scored.positions[:k], scored.scores[:k], strict=True)
