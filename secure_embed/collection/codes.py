@@ -190,6 +190,7 @@ class Codes:
             with suppress(Conflict):
                 self._put(codebook)
             self._shard = self._build()
+            self.unsave()  # what is saved has this data version too, and the codebook from before
             with suppress(Unavailable):  # a derived file, as above
                 self.save()
 

@@ -162,7 +162,7 @@ def test_the_search_is_bounded_and_takes_the_cheapest(lists: int) -> None:
     def measure(effort: Effort) -> Measured:
         asked.append(effort)
         enough = effort.candidates >= 200 and effort.margin >= 2.5 and (effort.lists or 0) >= 16
-        return fake(effort, meets=enough or effort.lists == every_list and effort.candidates >= 100)
+        return fake(effort, meets=enough or (effort.lists == every_list and effort.candidates >= 100))
 
     chosen = choose(measure, lists=lists, k=10)
     assert chosen is not None
