@@ -31,7 +31,7 @@ class TuningRequest(BaseModel):
         default_factory=list, description="texts that are searched with as well: 20 to 200 different ones; not kept"
     )
     bits: int | None = Field(default=None, description="measure codes of so many bits a dimension, 1 to 4")
-    filtered: bool = Field(default=False, description="the target holds behind a filter that leaves a tenth, too")
+    filtered: bool = Field(default=True, description="the target holds behind a filter that leaves a tenth, too")
     apply: bool = Field(default=False, description="what is chosen takes effect; otherwise it is only reported")
 
 
@@ -42,6 +42,7 @@ class MeasuredAnswer(BaseModel):
     recall_queries: float | None = Field(description="of the texts that were given")
     recall_filtered: float | None = Field(description="behind a filter; null where all that it leaves is opened")
     openings: int = Field(description="vectors that one query opens, in the mean")
+    openings_filtered: int | None = Field(description="the same, behind that filter")
     codes: int = Field(description="codes that one query is compared with, in the mean")
     meets: bool
 
@@ -137,6 +138,7 @@ def _measured(found: Measured) -> MeasuredAnswer:
         recall_queries=None if found.recall_texts is None else thousandths(found.recall_texts),
         recall_filtered=None if found.recall_filtered is None else thousandths(found.recall_filtered),
         openings=round(found.openings),
+        openings_filtered=None if found.openings_filtered is None else round(found.openings_filtered),
         codes=round(found.codes),
         meets=found.meets,
     )

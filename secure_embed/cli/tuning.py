@@ -28,7 +28,12 @@ texts_max = 200
     help="Texts that are searched with as well, one on each line, 20 to 200. They are not kept.",
 )
 @click.option("--bits", type=click.IntRange(1, 4), help="Measure codes of so many bits a dimension.")
-@click.option("--filtered", is_flag=True, help="The target has to be met behind a filter that leaves a tenth, too.")
+@click.option(
+    "--filtered/--unfiltered",
+    default=True,
+    show_default=True,
+    help="Whether the target has to be met behind a filter that leaves a tenth, too.",
+)
 @click.option("--apply/--dry-run", default=False, show_default=True, help="Queries use what is chosen from then on.")
 @client_options
 @as_json
@@ -93,15 +98,21 @@ def _show_table(tuning: dict[str, Any]) -> None:
     from rich.table import Table
 
     report = tuning["report"]
-    table = Table("candidates", "lists", "margin", f"recall@{tuning['k']}", "at least", "opened", "looked at", "")
-    if any(each["recall_queries"] is not None for each in report["measured"]):
-        table.add_column("queries")
+    table = Table("candidates", "lists", "margin", f"recall@{tuning['k']}", "at least", "opened", "codes", "")
+    table.box, table.padding = None, (0, 1, 0, 0)  # eighty columns are enough
+    others = [
+        (title, name)
+        for title, name in (("filtered", "recall_filtered"), ("queries", "recall_queries"))
+        if any(each[name] is not None for each in report["measured"])
+    ]
+    for title, _ in others:
+        table.add_column(title)
     for each in report["measured"]:
         effort = each["effort"]
         mark = "chosen" if _same(each, report["chosen"]) else "in force" if _same(each, report["before"]) else ""
         cells = [
             str(effort["candidates"]),
-            _lists(effort, report["lists"]),
+            "all" if effort["all_lists"] else str(effort["lists"] or "1/8"),
             f"{effort['margin']:g}",
             f"{each['recall']:.3f}",
             f"{each['recall_low']:.3f}",
@@ -109,9 +120,7 @@ def _show_table(tuning: dict[str, Any]) -> None:
             str(each["codes"]),
             mark or ("" if each["meets"] else "-"),
         ]
-        if each["recall_queries"] is not None:
-            cells.append(f"{each['recall_queries']:.3f}")
-        table.add_row(*cells)
+        table.add_row(*cells, *("" if each[name] is None else f"{each[name]:.3f}" for _, name in others))
     Console(stderr=True).print(table)
 
 
@@ -140,6 +149,9 @@ def _said(tuning: dict[str, Any]) -> list[str]:
         )
     ]
     if chosen["recall_filtered"] is not None:
-        lines.append(f"behind a filter that leaves a tenth: recall {chosen['recall_filtered']:.3f}")
+        lines.append(
+            f"behind a filter that leaves a tenth: recall {chosen['recall_filtered']:.3f}, "
+            f"{chosen['openings_filtered']} vectors opened a query"
+        )
     lines.append("queries use it from now on" if tuning["applied"] else "nothing was changed; --apply keeps it")
     return lines

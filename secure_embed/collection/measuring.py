@@ -162,7 +162,7 @@ class Measuring:
     def _measure(self, effort: Effort) -> Measured:
         own, openings, codes = self._recalls(self._own, effort)
         texts = self._recalls(self._texts, effort)[0] if len(self._texts.own) else None
-        filtered = self._behind_filter(effort) if self._asked.filtered else None
+        filtered, filtered_openings = self._behind_filter(effort) if self._asked.filtered else (None, None)
         target = self._asked.target
         low = _low(own, self._asked.k)
         meets = low >= target and (texts is None or float(texts.mean()) >= target)
@@ -175,17 +175,21 @@ class Measuring:
             recall_texts=None if texts is None else float(texts.mean()),
             recall_filtered=None if filtered is None else float(filtered.mean()),
             openings=openings,
+            openings_filtered=filtered_openings,
             codes=codes,
             meets=meets,
         )
 
     def with_filter(self, measured: Measured) -> Measured:
         """The same, and how it does behind a filter, where that was not asked for from the beginning."""
-        filtered = self._behind_filter(measured.effort)
-        return replace(measured, recall_filtered=None if filtered is None else float(filtered.mean()))
+        if measured.recall_filtered is not None:
+            return measured
+        filtered, openings = self._behind_filter(measured.effort)
+        recall = None if filtered is None else float(filtered.mean())
+        return replace(measured, recall_filtered=recall, openings_filtered=openings)
 
-    def _behind_filter(self, effort: Effort) -> npt.NDArray[np.float64] | None:
-        return None if self._filtered is None else self._recalls(self._filtered, effort)[0]
+    def _behind_filter(self, effort: Effort) -> tuple[npt.NDArray[np.float64] | None, float | None]:
+        return (None, None) if self._filtered is None else self._recalls(self._filtered, effort)[:2]
 
     def _recalls(self, group: _Group, effort: Effort) -> tuple[npt.NDArray[np.float64], float, float]:
         """(q,) the share of the k best that each query found; openings and codes looked at, of one query in the mean."""

@@ -34,7 +34,9 @@ class Asked:
     target: float = target_default  # recall against exact search, that the effort has to meet
     k: int = 10
     bits: int | None = None  # None: those that the collection has
-    filtered: bool = False  # it also has to be met behind a filter that leaves a tenth
+    # It also has to be met behind a filter that leaves a tenth: policy's row filters are the rule here, and an effort
+    # that only does without them loses a quarter of the answer behind one (docs/decisions/0020).
+    filtered: bool = True
     apply: bool = False
 
     def __post_init__(self) -> None:
@@ -56,6 +58,7 @@ class Measured:
     recall_texts: float | None  # of the caller's texts, where there were any
     recall_filtered: float | None  # behind a filter that leaves a tenth; None: that is so few that all are opened
     openings: float
+    openings_filtered: float | None
     codes: float
     meets: bool
 

@@ -149,6 +149,7 @@ def fake(effort: Effort, *, meets: bool) -> Measured:
         recall_texts=None,
         recall_filtered=None,
         openings=float(effort.candidates * effort.margin),
+        openings_filtered=None,
         codes=100.0 * (effort.lists or 0),
         meets=meets,
     )
