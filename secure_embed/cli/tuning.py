@@ -88,7 +88,10 @@ def _ended(client: Client, path: str, tuning: dict[str, Any]) -> dict[str, Any]:
             tuning = client.call("GET", f"{path}/{tuning['id']}").value()
             progress.update(bar, completed=tuning["done"], total=tuning["total"] or None)
     if tuning["state"] == "failed":
-        raise SecureEmbedError("the tuning failed; nothing has changed", code=tuning["error"])
+        raise SecureEmbedError(
+            "the tuning failed; `collection show` says what is in force, and it can be begun again",
+            code=tuning["error"],
+        )
     return tuning
 
 

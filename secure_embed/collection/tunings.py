@@ -15,12 +15,13 @@ import numpy as np
 from secure_embed.collection.holding import Holding
 from secure_embed.collection.holdings import Holdings
 from secure_embed.collection.measuring import Measuring, draws_max, sample_for_k
+from secure_embed.collection.reporting import Found, asked_details, done, found_details
 from secure_embed.collection.tuned import Asked, Measured, Tuned, Tuning
 from secure_embed.collection.tuning import choose, steps_max
 from secure_embed.errors import Conflict, NotFound, SecureEmbedError, Unavailable
-from secure_embed.index import Codebook, Effort, RabitqShard, every_list, exhaustive_max, openings_max
+from secure_embed.index import Effort, RabitqShard, every_list, exhaustive_max, openings_max
 from secure_embed.trail import Trails
-from secure_embed.types import Ticket, Vectors, bits_max
+from secure_embed.types import Ticket, Vectors
 
 __all__ = ["Progress", "Tunings", "growth_factor"]
 
@@ -36,18 +37,6 @@ class Progress:
 
     done: int
     total: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """What a tuning measured, and the codes' codebook that it was measured with."""
-
-    codebook: Codebook
-    before: Measured
-    chosen: Measured | None
-    measured: tuple[Measured, ...]
-    sample: int
-    opened: int
 
 
 class Tunings:
@@ -113,26 +102,20 @@ class Tunings:
             self._end(collection, tuning, error="tuning_interrupted")
 
     def keep_up(self) -> None:
-        """Tune again what has grown; one collection after the other, in the calling thread."""
+        """Tune again what has grown; one collection at each call, since it goes on in the background."""
         for name in self._holdings.names():
-            with suppress(NotFound):
-                self._keep_up(self._holdings.named(name).uuid)
+            with suppress(NotFound, Conflict):
+                holding = self._holdings.named(name)
+                tuned = self._kept.tuned(holding.uuid)
+                if tuned is not None and self._outgrown(holding, tuned):
+                    self.begin(holding.uuid, replace(tuned.asked, bits=None, apply=True))
+                    return
 
-    def _keep_up(self, collection: UUID) -> None:
-        tuned, last = self._kept.tuned(collection), self._kept.tuning(collection)
-        if tuned is None:
-            return
-        # By the last one that came to an end, so that one that finds nothing is not repeated all night.
+    def _outgrown(self, holding: Holding, tuned: Tuned) -> bool:
+        """By the last one that came to an end, so that one that finds nothing is not repeated all night."""
+        last = self._kept.tuning(holding.uuid)
         measured_at = last.records if last is not None and last.state == "done" else tuned.records
-        if self._holdings.by_uuid(collection).records < growth_factor * max(measured_at, tuned.records):
-            return
-        if self._stopping.is_set() or not self._busy.acquire(blocking=False):
-            return
-        try:
-            asked = replace(tuned.asked, bits=None, apply=True)
-            self._run(collection, self._written(collection, asked, 0), no_texts)
-        finally:
-            self._busy.release()
+        return holding.records >= growth_factor * max(measured_at, tuned.records)
 
     def close(self) -> None:
         """Stop between two efforts."""
@@ -177,7 +160,7 @@ class Tunings:
     def _tune(self, collection: UUID, tuning: Tuning, texts: Vectors) -> None:
         holding, asked = self._holdings.by_uuid(collection), tuning.asked
         openings = self._openings_max(holding, asked, tuning.texts)
-        with self._trails.tuning(holding.collection.name, openings=openings, **_asked_details(tuning)) as trail:
+        with self._trails.tuning(holding.collection.name, openings=openings, **asked_details(tuning)) as trail:
             shard = holding.shard()
             own = shard if tuning.bits == shard.codebook.bits else holding.trial_codes(tuning.bits, ticket=trail.ticket)
             try:
@@ -185,13 +168,13 @@ class Tunings:
             finally:
                 if own is not shard:
                     own.close()
-            done = _done(tuning, found)
+            ended = done(tuning, found)
             if asked.apply and found.chosen is not None:
-                self._apply(holding, done, found)
-                done = replace(done, applied=True)
+                self._apply(holding, ended, found)
+                ended = replace(ended, applied=True)
             trail.results = tuning.records
-            trail.details |= _found_details(done, found)
-            self._kept.put_tuning(collection, done)
+            trail.details |= found_details(ended, found)
+        self._kept.put_tuning(collection, ended)  # nobody is told of an end that the log does not have
 
     def _openings_max(self, holding: Holding, asked: Asked, texts: int) -> int:
         """The sample, everything once, codes built anew (a sample and everything), and what searches open."""
@@ -201,9 +184,9 @@ class Tunings:
         queries = 2 * sample_for_k(asked.k) + texts  # the sample once more behind a filter
         return sample + records + anew + efforts_max * queries * a_query
 
-    def _measured(self, holding: Holding, shard: RabitqShard, tuning: Tuning, texts: Vectors, ticket: Ticket) -> _Found:
+    def _measured(self, holding: Holding, shard: RabitqShard, tuning: Tuning, texts: Vectors, ticket: Ticket) -> Found:
         lists, asked = shard.codebook.lists, tuning.asked
-        total, done = steps_max(lists) + 1, 0
+        total, measured = steps_max(lists) + 1, 0
         measuring = Measuring(
             shard,
             lambda at, out: holding.open_vectors(at, out, ticket=ticket),
@@ -215,10 +198,10 @@ class Tunings:
         )
 
         def measure(effort: Effort) -> Measured:
-            nonlocal done
+            nonlocal measured
             self._go_on()
-            self._progress = (holding.uuid, Progress(done, total))
-            done += 1
+            self._progress = (holding.uuid, Progress(measured, total))
+            measured += 1
             return measuring.at(effort)
 
         try:
@@ -226,7 +209,7 @@ class Tunings:
             before = measure(holding.effort(self._untuned, shard))
             chosen = choose(measure, lists=lists, k=asked.k)
             before, chosen = measuring.with_filter(before), chosen and measuring.with_filter(chosen)
-            return _Found(
+            return Found(
                 codebook=shard.codebook,
                 before=before,
                 chosen=chosen,
@@ -237,7 +220,7 @@ class Tunings:
         finally:
             measuring.wipe()
 
-    def _apply(self, holding: Holding, done: Tuning, found: _Found) -> None:
+    def _apply(self, holding: Holding, ended: Tuning, found: Found) -> None:
         """First what is in force, then the codes: until these have its bits, queries go as if untuned."""
         assert found.chosen is not None
         codebook = found.codebook
@@ -245,9 +228,9 @@ class Tunings:
             effort=found.chosen.effort,
             bits=codebook.bits,
             lists=codebook.lists,
-            records=done.records,
+            records=ended.records,
             recall=found.chosen.recall,
-            asked=done.asked,
+            asked=ended.asked,
             unix=int(time.time()),
         )
         self._kept.put_tuned(holding.uuid, tuned)
@@ -261,53 +244,6 @@ class Tunings:
     def _end(self, collection: UUID, tuning: Tuning, *, error: str) -> None:
         with suppress(SecureEmbedError):  # the store is away, or the collection gone: the next start finds it running
             self._kept.put_tuning(collection, replace(tuning, state="failed", error=error, ended_unix=int(time.time())))
-
-
-def _done(tuning: Tuning, found: _Found) -> Tuning:
-    more = tuning.bits + 1 if found.chosen is None and tuning.bits < bits_max else None
-    return replace(
-        tuning,
-        state="done",
-        lists=found.codebook.lists,
-        sample=found.sample,
-        measured=found.measured,
-        before=found.before,
-        chosen=found.chosen,
-        bits_recommended=more,
-        ended_unix=int(time.time()),
-    )
-
-
-def _asked_details(tuning: Tuning) -> dict[str, str | int | bool]:
-    """For the log: numbers, and no text of a query. Its fractions are thousandths, since it has no others."""
-    asked = tuning.asked
-    return {
-        "tuning": tuning.id,
-        "target_permille": round(1_000 * asked.target),
-        "k": asked.k,
-        "texts": tuning.texts,
-        "bits": tuning.bits,
-        "filtered": asked.filtered,
-        "apply": asked.apply,
-    }
-
-
-def _found_details(done: Tuning, found: _Found) -> dict[str, str | int | bool]:
-    details: dict[str, str | int | bool] = {
-        "opened": found.opened,
-        "sample": found.sample,
-        "met": found.chosen is not None,
-        "applied": done.applied,
-    }
-    if found.chosen is not None:
-        effort = found.chosen.effort
-        details |= {
-            "recall_permille": int(1_000 * found.chosen.recall),
-            "candidates": effort.candidates,
-            "margin_percent": round(100 * effort.margin),
-            "lists": min(effort.lists or every_list, found.codebook.lists),
-        }
-    return details
 
 
 def _running() -> Conflict:

@@ -40,7 +40,11 @@ class CollectionTunings:
             if different:
                 in_space(holding, self._encoder)
             vectors = self._encoded(different)
-            tuning = self._tunings.begin(holding.uuid, asked, texts=vectors)
+            try:
+                tuning = self._tunings.begin(holding.uuid, asked, texts=vectors)
+            except BaseException:
+                vectors.fill(0)
+                raise
             trail.detail(tuning=tuning.id)
             receipt = trail.done()
             found, progress = self._tunings.state(holding.uuid, UUID(tuning.id))

@@ -147,6 +147,41 @@ def test_other_bits_are_measured_applied_and_there_behind_a_restart(house: House
     assert (codebook.bits, codebook.version > version + 2) == (3, True)
 
 
+def test_bits_that_a_crash_kept_from_the_codes_are_there_behind_the_next_start(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is in force is durable first: until the codes follow, queries go as if untuned, and never wrongly."""
+
+    def cut_off(*_: Any, **__: Any) -> None:
+        raise Unavailable("the power went", code="storage_unavailable")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(holding(house)), "recode", cut_off)
+        assert tuned(house, bits=1, apply=True)["error"] == "storage_unavailable"
+    shard = holding(house).shard()
+    assert shard.codebook.bits == 2
+    untuned = house.deployment.vault.queries._untuned
+    assert holding(house).effort(untuned, shard) == untuned
+    house.reopen()
+    shard = holding(house).shard()
+    assert (shard.codebook.bits, str(holding(house).codes_origin)) == (1, "stale")
+    kept = house.deployment.holdings.kept.tuned(holding(house).uuid)
+    assert kept is not None
+    assert holding(house).effort(untuned, shard) == kept.effort_on(shard.codebook) != untuned
+
+
+def test_bits_are_chosen_when_a_collection_is_made(house: House) -> None:
+    """By the caller, or by the dimension: 64 dimensions get two."""
+    assert shown(house)["bits"] == 2
+    for bits, status in ((3, 201), (1, 201), (0, 422), (5, 422)):
+        name = f"bits-{bits}"
+        made = house.http.post("/v1/collections", json={"name": name, "bits": bits}, headers=house.writer())
+        assert made.status_code == status, made.text
+        assert made.json().get("code" if status == 422 else "bits") == ("bits_invalid" if status == 422 else bits)
+    house.reopen()
+    assert house.deployment.holdings.named("bits-3").shard().codebook.bits == 3
+
+
 def test_where_one_bit_does_not_do_it_says_how_many_to_try(house: House) -> None:
     before = shown(house)
     done = tuned(house, bits=1, target=0.999, k=1, apply=True)
@@ -329,19 +364,25 @@ def test_a_store_that_fails_ends_the_tuning_with_its_code(house: House, monkeypa
 
 def test_what_has_grown_twofold_is_tuned_again(house: House) -> None:
     tunings = house.deployment.vault.tunings._tunings
-    tunings.keep_up()
+
+    def night() -> None:
+        tunings.keep_up()
+        if tunings._worker is not None:
+            tunings._worker.join()
+
+    night()
     assert shown(house)["tuned"] is None  # never asked for, never tuned
     first = tuned(house, apply=True)
-    tunings.keep_up()
+    night()
     kept = house.deployment.holdings.kept
     assert kept.tuning(holding(house).uuid).id == first["id"]
     fill(house, records, first=records)
-    tunings.keep_up()
+    night()
     again = kept.tuning(holding(house).uuid)
     assert again.id != first["id"]
     assert (again.state, again.applied, again.asked.target) == ("done", True, 0.95)
     assert kept.tuned(holding(house).uuid).records == 2 * records
-    tunings.keep_up()
+    night()
     assert kept.tuning(holding(house).uuid).id == again.id
 
 
