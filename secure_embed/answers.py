@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
+from secure_embed.collection import Tuned, Tuning, TuningProgress
+from secure_embed.index import Effort
 from secure_embed.keys import ProviderDescription
 from secure_embed.types import Attributes, Collection, Expression, Receipt, Record
 
@@ -20,6 +22,7 @@ __all__ = [
     "QueryResult",
     "Question",
     "RotationView",
+    "TuningView",
 ]
 
 
@@ -67,6 +70,9 @@ class CollectionView:
     collection: Collection
     records: int | None  # None for who may not read every record: a count tells of what is hidden
     receipt: Receipt | None
+    bits: int  # a dimension in its codes
+    effort: Effort  # of its queries
+    tuned: Tuned | None  # None: never; its count of records is not for everyone either
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +108,14 @@ class RotationView:
     total: int
     error: str | None
     receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningView:
+    collection: str
+    tuning: Tuning
+    progress: TuningProgress
+    receipt: Receipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,11 +10,12 @@ from types import TracebackType
 from typing import Self
 
 from secure_embed.audit import AuditEvent, AuditLog, Phase, PosixLogStorage
-from secure_embed.collection import Holdings, Pause
+from secure_embed.collection import Holdings, Pause, Tunings
 from secure_embed.custody import Backups, Rollback, Rotating, Successions, log_signer, rollback_codes, settle
 from secure_embed.erasure import Erasing, Holds
 from secure_embed.errors import IntegrityFailure, SecureEmbedError
 from secure_embed.host import check_files, memory_bytes
+from secure_embed.index import Effort
 from secure_embed.keys import CatalogueKeys, KeyProvider, Keyring, Secret, SqlcipherKeyStore, open_provider, rows_key
 from secure_embed.layout import DATA, KEYRING, LOG, ROOT
 from secure_embed.risk import RiskControl, SqlcipherLedger, load_profiles
@@ -51,6 +52,7 @@ class Core:
             opened.callback(self._remember)  # not sooner: a start that is refused must leave what it was refused for
             self._open_work(opened)
             self._opened = opened.pop_all()
+        self.tunings.resume()
         self.rotating.resume()
 
     def _open_stores(self, opened: ExitStack) -> None:
@@ -146,6 +148,9 @@ class Core:
             steps={"root": self.successions.root, "log": self.successions.log, "store": self.successions.store},
         )
         opened.callback(self.rotating.close)
+        self.effort = Effort(candidates=settings.limits.rerank_k)  # of collections that were never tuned
+        self.tunings = Tunings(holdings=self.holdings, trails=self.trails, untuned=self.effort)
+        opened.callback(self.tunings.close)
         self.backups = Backups(
             root=settings.root,
             keyring=keyring,

@@ -15,7 +15,6 @@ from secure_embed.core import Core
 from secure_embed.embed import Encoder, ModelManifest, embedded_model_folder, load_encoder, manifest, read_manifest
 from secure_embed.errors import ConfigurationError
 from secure_embed.gate import Gate
-from secure_embed.index import Effort
 from secure_embed.readiness import Readiness
 from secure_embed.settings import IssuerSettings, Settings
 from secure_embed.upkeep import Job, Upkeep
@@ -53,7 +52,7 @@ class Deployment:
                 gate=gate,
                 encoder=encoder or load_from(settings),
                 risk_profile=settings.policies.risk_profile,
-                effort=Effort(candidates=settings.limits.rerank_k),
+                effort=core.effort,
                 batch_records_max=settings.limits.batch_records_max,
             )
             warming = Warming(core.holdings, settings.index.warm_up)
@@ -110,6 +109,10 @@ def _jobs(core: Core) -> list[Job]:
         while core.erasing.sweep(int(time.time())) and time.monotonic() < until:
             pass
 
+    def tunings() -> None:
+        if datetime.now(UTC).hour == upkeep.nightly_hour_utc:
+            core.tunings.keep_up()
+
     def keep_codes() -> None:
         for holding in core.holdings.each_open():
             holding.keep_codes()
@@ -117,6 +120,7 @@ def _jobs(core: Core) -> list[Job]:
     return [
         Job(name="retention", every_s=upkeep.sweep_seconds, run=retention),
         Job(name="erasures", every_s=hour_s / 4, run=erasures),
+        Job(name="tunings", every_s=hour_s / 4, run=tunings),
         Job(name="codes", every_s=hour_s / 6, run=keep_codes),
         Job(name="requests", every_s=hour_s, run=lambda: core.store.expire_requests(int(time.time()))),
         Job(name="mark", every_s=hour_s, run=core.rollback.remember),

@@ -26,6 +26,7 @@ __all__ = ["Call", "OwnTrail", "Trail", "Trails"]
 T = TypeVar("T")
 
 ticket_s = 300.0  # longest that a use case may go on opening under one INTENT
+tuning_ticket_s = 4 * 3_600.0  # a tuning goes on beside the service's calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,20 +60,43 @@ class Trails:
         """For an erasure of the service's own: one that a crash cut off, or that a date asked for. Durable on return."""
         return OwnTrail(self.log, action, count, details)
 
+    def tuning(self, collection: str, *, openings: int, **details: str | int | bool) -> "OwnTrail":
+        """For what a tuning does in the background. Durable on return."""
+        return OwnTrail(
+            self.log, "collection.tuned", openings, details, covers=Action.COLLECTION_TUNE, collection=collection
+        )
+
 
 class OwnTrail:
     """INTENT when it is made, OUTCOME when :meth:`done` is called or the block ends."""
 
-    def __init__(self, log: AuditLog, action: str, count: int, details: Mapping[str, str | int | bool]) -> None:
+    def __init__(
+        self,
+        log: AuditLog,
+        action: str,
+        count: int,
+        details: Mapping[str, str | int | bool],
+        *,
+        covers: Action = Action.RECORD_ERASE,
+        collection: str | None = None,
+    ) -> None:
+        """``covers``: what its ticket is good for, up to ``count`` openings."""
         self.details = dict(details)
+        self._collection = collection
         self.results = 0
         self._log = log
         self._action = action
         self._request = str(uuid4())
         event = AuditEvent(
-            phase=Phase.INTENT, action=action, request=self._request, openings_max=count, details=details
+            phase=Phase.INTENT,
+            action=action,
+            request=self._request,
+            collection=collection,
+            openings_max=count,
+            details=details,
         )
-        intent = log.submit_intent(event, action=Action.RECORD_ERASE, openings_max=count, lifetime_s=ticket_s)
+        lifetime_s = tuning_ticket_s if covers is Action.COLLECTION_TUNE else ticket_s
+        intent = log.submit_intent(event, action=covers, openings_max=count, lifetime_s=lifetime_s)
         self.ticket = log.wait(intent)
         self._receipt: Receipt | None = None
 
@@ -88,6 +112,7 @@ class OwnTrail:
                 phase=Phase.OUTCOME,
                 action=self._action,
                 request=self._request,
+                collection=self._collection,
                 decision=decision,
                 error=error,
                 intent=self.ticket.intent_index,

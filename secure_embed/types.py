@@ -67,6 +67,7 @@ record_id_bytes_max = 512
 text_bytes_max = 64 * 1024
 attributes_max = 32
 attribute_value_bytes_max = 1_024
+bits_max = 4
 expires_unix_max = 253_402_300_799  # the last second that RFC 3339 can write
 
 
@@ -85,6 +86,7 @@ class Action(StrEnum):
     COLLECTION_LIST = "collection.list"
     COLLECTION_READ = "collection.read"
     COLLECTION_ERASE = "collection.erase"
+    COLLECTION_TUNE = "collection.tune"
     RECORD_INGEST = "record.ingest"
     RECORD_READ = "record.read"
     RECORD_ERASE = "record.erase"
@@ -134,8 +136,11 @@ class Collection:
     attributes: Mapping[str, AttributeType]
     risk_profile: str
     created_unix: int
+    bits: int = 1  # a dimension in its codes, until a tuning chooses others
 
     def __post_init__(self) -> None:
+        if not 1 <= self.bits <= bits_max:
+            raise InvalidRequest(f"codes have 1 to {bits_max} bits a dimension", code="bits_invalid")
         if not COLLECTION_NAME.match(self.name):
             raise InvalidRequest(
                 "a collection's name is 1 to 63 of a-z, 0-9 and '-', not at its ends", code="collection_name_invalid"

@@ -107,12 +107,15 @@ class OneHolding:
         return self
 
     def add(self, n: int, *, attributes: Sequence[Attributes] | None = None) -> list[Position]:
+        return self.add_vectors(unit_vectors(self.holding.data_version, n, self.dimension), attributes=attributes)
+
+    def add_vectors(self, vectors: np.ndarray, *, attributes: Sequence[Attributes] | None = None) -> list[Position]:
+        """``vectors``: (n, dimension) float32, unit length."""
+        n = len(vectors)
         records = [
             Record(id=uuid4().hex, text="text", attributes=attributes[i] if attributes else {}) for i in range(n)
         ]
-        first = self.holding.append(
-            records, unit_vectors(self.holding.data_version, n, self.dimension), request=None
-        ).first
+        first = self.holding.append(records, vectors, request=None).first
         return [Position(first + i) for i in range(n)]
 
     def erase(self, at: Sequence[Position]) -> None:

@@ -32,6 +32,7 @@ _REQUIRED: Mapping[Action, str] = MappingProxyType(
         Action.COLLECTION_LIST: "collections:read",
         Action.COLLECTION_READ: "collections:read",
         Action.COLLECTION_ERASE: "records:erase",
+        Action.COLLECTION_TUNE: "collections:admin",
         Action.RECORD_INGEST: "records:write",
         Action.RECORD_READ: "records:read",
         Action.RECORD_ERASE: "records:erase",

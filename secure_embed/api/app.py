@@ -7,7 +7,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.telemetry import TelemetryConfig
 
 from secure_embed import __version__
-from secure_embed.api import custody, log_routes, models, privacy_routes, problems, routes
+from secure_embed.api import custody, log_routes, models, privacy_routes, problems, routes, tuning_routes
 from secure_embed.api.body import BodyLimits
 from secure_embed.api.call import SCOPES
 from secure_embed.api.threads import Threads
@@ -48,7 +48,9 @@ def create_app(vault: Vault, limits: LimitSettings, *, resource: str, issuers: t
     app.include_router(privacy_routes.router)
     app.include_router(log_routes.router)
     app.include_router(custody.router)
-    problems.install(app, field_names=models.field_names() | custody.FIELD_NAMES)
+    app.include_router(tuning_routes.router)
+    ours = models.field_names() | custody.FIELD_NAMES | tuning_routes.FIELD_NAMES
+    problems.install(app, field_names=ours)
     app.add_middleware(BodyLimits, bytes_max=limits.request_bytes_max, seconds_max=limits.request_seconds_max)
 
     @app.get("/.well-known/oauth-protected-resource", include_in_schema=False)

@@ -19,7 +19,7 @@ purpose_characters_max = 64
 
 SCOPES = {
     "collections:read": "list and describe collections",
-    "collections:admin": "create collections",
+    "collections:admin": "create and tune collections",
     "records:write": "ingest records",
     "records:read": "read a record's text and metadata",
     "records:erase": "erase records, data subjects and collections; legal holds",

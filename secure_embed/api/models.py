@@ -10,6 +10,7 @@ __all__ = [
     "CollectionAnswer",
     "CollectionRequest",
     "CollectionsAnswer",
+    "EffortAnswer",
     "ErasureAnswer",
     "ErasureRequest",
     "EventsAnswer",
@@ -28,6 +29,7 @@ __all__ = [
     "ReceiptAnswer",
     "RecordAnswer",
     "RecordRequest",
+    "TunedAnswer",
     "field_names",
 ]
 
@@ -48,6 +50,11 @@ class CollectionRequest(_In):
     name: Name = Field(examples=["clinical-notes"])
     attributes: Annotated[dict[Name, AttributeType], Field(max_length=32)] = Field(
         default_factory=dict, examples=[{"department": "string", "sensitivity": "long", "country": "string"}]
+    )
+
+    bits: int | None = Field(
+        default=None,
+        description="of each dimension in the codes, 1 to 4; default: 1 from 128 dimensions on, 2 below",
     )
 
 
@@ -122,6 +129,23 @@ class ReceiptAnswer(_Out):
     leaf_hash: str
 
 
+class EffortAnswer(_Out):
+    """How far a search goes."""
+
+    candidates: int = Field(description="vectors that are opened at most, where not all are")
+    lists: int | None = Field(description="lists of codes that are looked at; null: by their number, see docs")
+    all_lists: bool
+    margin: float = Field(description="deviations that an estimate is trusted to be off by")
+
+
+class TunedAnswer(_Out):
+    target: float
+    k: int
+    recall: float
+    at: str
+    records: int | None = Field(description="that there were; null for who may not read every record")
+
+
 class CollectionAnswer(_Out):
     name: str
     attributes: dict[str, AttributeType]
@@ -129,6 +153,9 @@ class CollectionAnswer(_Out):
     model: str
     dimension: int
     risk_profile: str
+    bits: int
+    effort: EffortAnswer
+    tuned: TunedAnswer | None = Field(description="the tuning that is in force; null: the collection was never tuned")
     receipt: ReceiptAnswer | None = None
 
 

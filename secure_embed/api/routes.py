@@ -7,7 +7,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from secure_embed.access import required_scope
-from secure_embed.answers import CollectionView, Question
+from secure_embed.answers import Question
 from secure_embed.api import models, shapes
 from secure_embed.api.body import StrictRoute, lines
 from secure_embed.api.call import bearer, call_of, threads_of, vault_of
@@ -32,26 +32,18 @@ def _door(action: Action) -> Any:
     return Security(bearer, scopes=[required_scope(action)])
 
 
-def _collection(view: CollectionView) -> models.CollectionAnswer:
-    return models.CollectionAnswer(
-        name=view.collection.name,
-        attributes=dict(view.collection.attributes),
-        records=view.records,
-        model=view.collection.space.model,
-        dimension=view.collection.space.dimension,
-        risk_profile=view.collection.risk_profile,
-        receipt=shapes.receipt_answer(view.receipt) if view.receipt else None,
-    )
-
-
 @router.post(
     "/collections", status_code=201, name=Action.COLLECTION_CREATE, dependencies=[_door(Action.COLLECTION_CREATE)]
 )
 async def create_collection(request: Request, asked: models.CollectionRequest) -> models.CollectionAnswer:
     view = await threads_of(request).run(
-        vault_of(request).collections.create, call_of(request), name=asked.name, attributes=asked.attributes
+        vault_of(request).collections.create,
+        call_of(request),
+        name=asked.name,
+        attributes=asked.attributes,
+        bits=asked.bits,
     )
-    return _collection(view)
+    return shapes.collection_answer(view)
 
 
 @router.get("/collections", name=Action.COLLECTION_LIST, dependencies=[_door(Action.COLLECTION_LIST)])
@@ -59,13 +51,15 @@ async def list_collections(request: Request) -> models.CollectionsAnswer:
     """Those that policy lets the caller read."""
     views, receipt = await threads_of(request).run(vault_of(request).collections.seen, call_of(request))
     return models.CollectionsAnswer(
-        collections=[_collection(view) for view in views], receipt=shapes.receipt_answer(receipt)
+        collections=[shapes.collection_answer(view) for view in views], receipt=shapes.receipt_answer(receipt)
     )
 
 
 @router.get("/collections/{collection}", name=Action.COLLECTION_READ, dependencies=[_door(Action.COLLECTION_READ)])
 async def show_collection(request: Request, collection: str) -> models.CollectionAnswer:
-    return _collection(await threads_of(request).run(vault_of(request).collections.show, call_of(request), collection))
+    return shapes.collection_answer(
+        await threads_of(request).run(vault_of(request).collections.show, call_of(request), collection)
+    )
 
 
 _INGEST_BODY = {

@@ -5,12 +5,33 @@ import re
 from datetime import UTC, datetime
 from typing import Literal
 
-from secure_embed.answers import QueryResult
-from secure_embed.api.models import FilterNode, HitAnswer, QueryAnswer, ReceiptAnswer, RecordRequest
+from secure_embed.answers import CollectionView, QueryResult
+from secure_embed.api.models import (
+    CollectionAnswer,
+    EffortAnswer,
+    FilterNode,
+    HitAnswer,
+    QueryAnswer,
+    ReceiptAnswer,
+    RecordRequest,
+    TunedAnswer,
+)
 from secure_embed.errors import InvalidRequest
+from secure_embed.index import Effort, every_list
 from secure_embed.types import And, Compare, Equals, Expression, Not, OneOf, Or, Receipt, Record
 
-__all__ = ["expression", "query_answer", "receipt_answer", "receipt_header", "record", "rfc_3339", "unix_time"]
+__all__ = [
+    "collection_answer",
+    "effort_answer",
+    "expression",
+    "query_answer",
+    "receipt_answer",
+    "receipt_header",
+    "record",
+    "rfc_3339",
+    "thousandths",
+    "unix_time",
+]
 
 filter_depth_max = 16
 _RFC_3339 = re.compile(
@@ -94,6 +115,45 @@ def receipt_answer(receipt: Receipt) -> ReceiptAnswer:
 def receipt_header(receipt: Receipt) -> dict[str, str]:
     """For answers whose body is not ours to shape; problems carry the same header."""
     return {"Audit-Receipt": str(receipt)}
+
+
+def thousandths(share: float) -> float:
+    """Cut, not rounded: no recall is shown that was not reached, and no digit that tells of single hits."""
+    return math.floor(1_000 * share + 1e-9) / 1_000
+
+
+def effort_answer(effort: Effort) -> EffortAnswer:
+    every = effort.lists == every_list
+    return EffortAnswer(
+        candidates=effort.candidates,
+        lists=None if every else effort.lists,
+        all_lists=every,
+        margin=effort.margin,
+    )
+
+
+def collection_answer(view: CollectionView) -> CollectionAnswer:
+    tuned = view.tuned
+    return CollectionAnswer(
+        name=view.collection.name,
+        attributes=dict(view.collection.attributes),
+        records=view.records,
+        model=view.collection.space.model,
+        dimension=view.collection.space.dimension,
+        risk_profile=view.collection.risk_profile,
+        bits=view.bits,
+        effort=effort_answer(view.effort),
+        tuned=None
+        if tuned is None
+        else TunedAnswer(
+            target=tuned.asked.target,
+            k=tuned.asked.k,
+            recall=thousandths(tuned.recall),
+            at=rfc_3339(tuned.unix),
+            records=None if view.records is None else tuned.records,
+        ),
+        receipt=receipt_answer(view.receipt) if view.receipt else None,
+    )
 
 
 def query_answer(result: QueryResult) -> QueryAnswer:

@@ -53,6 +53,8 @@ _OCSF: Mapping[str, tuple[int, int]] = {
     Action.COLLECTION_READ: (6003, 2),
     Action.AUDIT_READ: (6003, 2),
     "collection.erase": (6005, 7),
+    "collection.tune": (6005, 1),
+    "collection.tuned": (6003, 3),
     "hold.place": (6003, 1),
     "hold.release": (6003, 4),
     "hold.list": (6003, 2),

@@ -36,7 +36,8 @@ from secure_embed.types import Action, Receipt, Ticket
 __all__ = ["AuditLog"]
 
 T = TypeVar("T")
-_own_work = {Action.RECORD_ERASE: "retention.sweep"}  # what the service does of itself under a ticket of this action
+# What the service does of itself under a ticket of this action.
+_own_work = {Action.RECORD_ERASE: "retention.sweep", Action.COLLECTION_TUNE: "collection.tuned"}
 commit_wait_s = 30.0  # a medium that hangs longer counts as one that cannot be written
 
 

@@ -22,7 +22,7 @@ _COMMANDS = {
     "init": ("secure_embed.cli.init", "init", "Make a deployment: keys, databases, log, policies, settings."),
     "serve": ("secure_embed.cli.serve", "serve", "Run the service over TLS."),
     "token": ("secure_embed.cli.token", "token", "Mint a token from the development issuer (with --dev only)."),
-    "collection": ("secure_embed.cli.records", "collection", "Create, list and show collections."),
+    "collection": ("secure_embed.cli.records", "collection", "Create, list, show and tune collections."),
     "ingest": ("secure_embed.cli.records", "ingest", "Ingest records from a JSON-lines file."),
     "query": ("secure_embed.cli.records", "query", "Search a collection with a text."),
     "erase": ("secure_embed.cli.erase", "erase", "Erase a subject, a record or a collection; show an erasure."),

@@ -12,6 +12,7 @@ import click
 
 from secure_embed.cli.client import Client, client_options
 from secure_embed.cli.output import as_json, emit
+from secure_embed.cli.tuning import tune
 from secure_embed.errors import InvalidRequest
 
 __all__ = ["collection", "ingest", "query"]
@@ -21,7 +22,10 @@ _collection_option = click.option("--collection", "-C", "name", required=True, h
 
 @click.group()
 def collection() -> None:
-    """Create, list and show collections."""
+    """Create, list, show and tune collections."""
+
+
+collection.add_command(tune)
 
 
 @collection.command("create")
@@ -33,12 +37,18 @@ def collection() -> None:
     metavar="NAME:TYPE",
     help="An attribute that filters and policies may use; TYPE is string, long or bool. May stand several times.",
 )
+@click.option(
+    "--bits",
+    type=click.IntRange(1, 4),
+    help="Of each dimension in the codes. Default: 1 from 128 dimensions on, 2 below.",
+)
 @client_options
 @as_json
-def create_collection(client: Client, name: str, attributes: tuple[str, ...], json_: bool) -> None:
+def create_collection(client: Client, name: str, attributes: tuple[str, ...], bits: int | None, json_: bool) -> None:
     """Create a collection in the embedding space of the loaded model."""
     declared = dict(a.partition(":")[::2] for a in attributes)
-    made = client.call("POST", "/v1/collections", {"name": name, "attributes": declared}).value()
+    asked = {"name": name, "attributes": declared} | ({} if bits is None else {"bits": bits})
+    made = client.call("POST", "/v1/collections", asked).value()
     emit(made, json_, [f"{made['name']}: {made['model']}, {made['dimension']} dimensions"])
 
 
@@ -58,7 +68,24 @@ def list_collections(client: Client, json_: bool) -> None:
 def show_collection(client: Client, name: str, json_: bool) -> None:
     """Describe a collection."""
     shown = client.call("GET", f"/v1/collections/{quote(name, safe='')}").value()
-    emit(shown, json_, [_line(shown), *(f"  {name}: {kind}" for name, kind in shown["attributes"].items())])
+    emit(
+        shown,
+        json_,
+        [_line(shown), *_searched(shown), *(f"  {name}: {kind}" for name, kind in shown["attributes"].items())],
+    )
+
+
+def _searched(shown: dict[str, Any]) -> list[str]:
+    """How far its searches go, and since when."""
+    effort, tuned = shown["effort"], shown["tuned"]
+    line = f"  codes of {shown['bits']} bits a dimension, up to {effort['candidates']} candidates opened"
+    if tuned is None:
+        return [line + ", never tuned"]
+    records = "" if tuned["records"] is None else f" with {tuned['records']} records"
+    return [
+        line,
+        f"  tuned {tuned['at']}{records}: recall@{tuned['k']} {tuned['recall']:.3f}, target {tuned['target']:g}",
+    ]
 
 
 def _line(shown: dict[str, Any]) -> str:

@@ -28,11 +28,13 @@ BEFORE_ALL = Position(-1)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """``held``: the stored codebook; None: there is none. ``trains``: a new one is made. ``size``: bytes it takes."""
+    """``held``: the stored codebook; None: there is none. ``trains``: a new one is made; ``made``: it is there already.
+    ``size``: bytes it takes."""
 
     held: Codebook | None
     trains: bool
     size: int
+    made: Codebook | None = None
 
 
 class Building:
@@ -45,7 +47,10 @@ class Building:
         store: RecordStore,
         turns: Turns,
         saved: SavedCodes | None,
+        bits: Callable[[], int],
     ) -> None:
+        """``bits``: how many a dimension codes are to have."""
+        self._bits = bits
         self._collection = collection
         self._uuid = collection.uuid
         self._dimension = collection.space.dimension
@@ -57,10 +62,16 @@ class Building:
 
     # --- beforehand ------------------------------------------------------------------------------------------------
 
-    def plans(self, *, again: bool) -> Sequence[Plan]:
+    def due(self, codebook: Codebook, records: int) -> bool:
+        """Whether another codebook is wanted: the collection has outgrown this one, or a tuning has chosen other bits."""
+        return should_retrain(codebook, records) or (records > 0 and codebook.bits != self._bits())
+
+    def plans(self, *, again: bool, made: Codebook | None = None) -> Sequence[Plan]:
         """What would be done, and what can be done instead where there is no room for the first."""
         held, records = self._stored_codebook(), self._store.versions(self._uuid).records
-        trains = again or held is None or should_retrain(held, records)
+        if made is not None:
+            return [Plan(held=held, trains=False, made=made, size=self.size(records, made))]
+        trains = again or held is None or self.due(held, records)
         kept = [] if held is None or again else [Plan(held=held, trains=False, size=self.size(records, held))]
         if not trains:
             return kept
@@ -72,7 +83,7 @@ class Building:
         return figures.codes_bytes(
             records,
             dimension=self._dimension,
-            bits=1 if codebook is None else codebook.bits,
+            bits=self._bits() if codebook is None else codebook.bits,
             lists=lists_for(records) if codebook is None else codebook.lists,
             attributes=self._collection.attributes.values(),
         )
@@ -88,9 +99,9 @@ class Building:
             with self._turns:
                 origin, after = self._restore(opening, plan.held)
         if opening.shard is None:
-            codebook = plan.held
+            codebook, new = plan.made or plan.held, plan.made
             if plan.trains or codebook is None:
-                codebook = new = self._trained(opening, plan.held)
+                codebook = new = self._trained(opening, plan.held, self._bits())
             with self._turns:
                 opening.shard = self._empty(codebook)
         shard = opening.shard
@@ -157,6 +168,19 @@ class Building:
         # What was added lies behind everything that the shard has.
         return CodesOrigin.SAVED, Position((found.since[0].first if found.since else versions.next_position) - 1)
 
+    def trial(self, opening: Opening, bits: int) -> RabitqShard:
+        """Codes as they would be with so many bits a dimension: kept nowhere, told of no change, without attributes. The
+        caller closes them."""
+        shard = self._empty(self._trained(opening, self._stored_codebook(), bits))
+        try:
+            for positions, vectors, _ in self._rows.opened():
+                opening.go_on()
+                shard.load(positions, vectors, [{}] * len(positions))
+        except BaseException:
+            shard.close()
+            raise
+        return shard
+
     def _empty(self, codebook: Codebook) -> RabitqShard:
         return RabitqShard(
             codebook=codebook,
@@ -175,16 +199,17 @@ class Building:
         stored = self._store.codebook(self._uuid)
         return None if stored is None else Codebook.from_bytes(self._keys.open_index(IndexValue.CODEBOOK, stored[1]))
 
-    def _trained(self, opening: Opening, held: Codebook | None) -> Codebook:
+    def _trained(self, opening: Opening, held: Codebook | None, bits: int) -> Codebook:
         """Not stored yet. A new rotation with each codebook: what was learned of the old one is worth nothing."""
         records = self._store.versions(self._uuid).records
         sample = self._sample(opening, records)
         try:
             if len(sample):
-                return Codebook.train(sample, version=1 if held is None else held.version + 1, records=records)
+                version = 1 if held is None else held.version + 1
+                return Codebook.train(sample, version=version, records=records, bits=bits)
         finally:
             sample.fill(0)
-        return Codebook.draw(self._dimension) if held is None else held
+        return Codebook.draw(self._dimension, bits=bits) if held is None else held
 
     def _sample(self, opening: Opening, records: int) -> Vectors:
         """Of records at even distances; the caller wipes it."""

@@ -19,7 +19,7 @@ from secure_embed.collection.rows import Rows
 from secure_embed.collection.saved_codes import CodesOrigin, SavedCodes, Standing
 from secure_embed.collection.turns import Turns
 from secure_embed.errors import Conflict, SecureEmbedError, Unavailable
-from secure_embed.index import Added, RabitqShard, should_retrain
+from secure_embed.index import Added, Codebook, RabitqShard
 from secure_embed.keys import CollectionKeys, KeyStore
 from secure_embed.store import RecordStore
 from secure_embed.types import Collection, Position, Ticket
@@ -49,9 +49,11 @@ class Codes:
         folder: Path | None,
         room: Room | None = None,
         trainings: BoundedSemaphore | None = None,
+        bits: Callable[[], int] | None = None,
     ) -> None:
         """``folder``: where codes are saved; None: they are built at each start. ``trainings``: how many collections may
-        be coded anew at one time, beside the codes that they have."""
+        be coded anew at one time, beside the codes that they have. ``bits``: how many a dimension they are to have; codes
+        that have others are made anew in the background."""
         self._name = collection.name
         self._uuid = collection.uuid
         self._dimension = collection.space.dimension
@@ -61,7 +63,15 @@ class Codes:
         self._trainings = BoundedSemaphore(1) if trainings is None else trainings
         self._saved = None if folder is None else SavedCodes(folder / str(collection.uuid), keys, key_store)
         self._saved_codebook = 0
-        self._building = Building(collection, rows, keys=keys, store=store, turns=turns, saved=self._saved)
+        self._building = Building(
+            collection,
+            rows,
+            keys=keys,
+            store=store,
+            turns=turns,
+            saved=self._saved,
+            bits=bits or (lambda: collection.bits),
+        )
         self._beginning = Lock()  # taken after the turn, never before it
         self._shard: RabitqShard | None = None
         self._opening: Opening | None = None
@@ -135,16 +145,39 @@ class Codes:
         ``insist``: also when it was refused before for want of room and hardly anything came since.
         """
         shard = self._shard
-        if shard is None or not should_retrain(shard.codebook, shard.size):
+        if shard is None or not self._building.due(shard.codebook, shard.size):
             return
         if shard.size < self._refused_at * 1.25 and not insist:
             return
+        if (opening := self._begun_again()) is not None:
+            with suppress(Unavailable):  # the old codes do
+                self._run_beside(opening)
+
+    def _begun_again(self) -> Opening | None:
+        """None: other codes are on their way, here or in as many collections as may be coded anew at one time."""
         with self._beginning:
             if self._closed or self._opening is not None or not self._trainings.acquire(blocking=False):
-                return
+                return None
             self._opening = opening = Opening(self._name, again=True)
-        with suppress(Unavailable):  # the old codes do
-            self._run_beside(opening)
+            return opening
+
+    # --- other bits --------------------------------------------------------------------------------------------------
+
+    def trial(self, bits: int) -> RabitqShard:
+        """See :meth:`Building.trial`. Raises ``Unavailable`` when there is no room for it."""
+        records = self._store.versions(self._uuid).records
+        (plan,) = self._building.plans(again=True)
+        self._room.claim("trial", self.memory_bytes + plan.size * bits + records)
+        try:
+            return self._building.trial(Opening(self._name, again=True), bits)
+        finally:
+            self._room.settle("trial")
+
+    def adopt(self, codebook: Codebook) -> None:
+        """Code anew with a codebook of a :meth:`trial`, now; the codes from before answer meanwhile. Where that cannot be,
+        since others are on their way, it is done in the background with a codebook of the bits that are wanted."""
+        if (opening := self._begun_again()) is not None:
+            self._run(opening, codebook)
 
     def _run_beside(self, opening: Opening) -> None:
         try:
@@ -154,9 +187,9 @@ class Codes:
             self._ended(opening)
             raise Unavailable("the system gives no thread", code="unavailable") from None
 
-    def _run(self, opening: Opening) -> None:
+    def _run(self, opening: Opening, made: Codebook | None = None) -> None:
         try:
-            self._open(opening)
+            self._open(opening, made)
         except Stopped:
             opening.error = Unavailable("the codes have to be built again", code="index_unavailable")
         except BaseException as fault:  # noqa: BLE001 - whoever waits is told
@@ -177,9 +210,9 @@ class Codes:
         opening.finished.set()
         opening.ended.set()
 
-    def _open(self, opening: Opening) -> None:
+    def _open(self, opening: Opening, made: Codebook | None) -> None:
         beside = self.memory_bytes if opening.again else 0
-        *first, last = self._building.plans(again=opening.again)
+        *first, last = self._building.plans(again=opening.again, made=made)
         plan = last
         for each in first:
             with suppress(Unavailable):

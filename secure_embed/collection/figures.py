@@ -15,7 +15,7 @@ grown = 1.5  # arrays and lists grow by half when they are full
 slot_bytes = 8 + 4 + 8 + 1  # its id in a list, which list, its position, whether it is there
 attribute_bytes = {"string": 1 + 4, "long": 1 + 8, "bool": 1 + 1}
 wrapped_key_bytes = 41
-presence_bytes, tag_bytes = 2, 16  # of the store, for a position and for a record
+presence_bytes, tag_bytes = 33, 16  # of the store, for a position and for a record
 fixed_bytes = 256 * 1024  # of a collection without a record
 sample_bytes_max = 512 * 1024 * 1024
 samples_per_list_min = 64
@@ -28,7 +28,7 @@ def mib(size: float) -> int:
 
 def keys_bytes(positions: int, records: int) -> int:
     """Wrapped record keys, and what the store holds of the records: who is there, and where each id is."""
-    return int((wrapped_key_bytes * grown + presence_bytes) * positions + tag_bytes * records) + fixed_bytes
+    return int((wrapped_key_bytes + presence_bytes) * grown * positions + tag_bytes * records) + fixed_bytes
 
 
 def codes_bytes(records: int, *, dimension: int, bits: int, lists: int, attributes: Iterable[AttributeType]) -> int:

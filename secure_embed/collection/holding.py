@@ -13,6 +13,7 @@ from threading import BoundedSemaphore
 from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 
 from secure_embed.collection import figures
 from secure_embed.collection.codes import Codes
@@ -22,12 +23,13 @@ from secure_embed.collection.resealing import open_all, reseal
 from secure_embed.collection.room import NoLimit, Purpose, Room
 from secure_embed.collection.rows import Meta, Rows
 from secure_embed.collection.saved_codes import CodesOrigin
+from secure_embed.collection.tuned import Tuned
 from secure_embed.collection.turns import Turns
 from secure_embed.errors import Conflict, InvalidRequest, SecureEmbedError, Unavailable
-from secure_embed.index import Added, RabitqShard
+from secure_embed.index import Added, Codebook, Effort, RabitqShard
 from secure_embed.keys import CollectionKeys, KeyStore, Shredded, TagKind
 from secure_embed.store import Appended, RecordStore, RequestKey, SealedRow
-from secure_embed.types import Action, Collection, Position, Record, Ticket, Vectors
+from secure_embed.types import Action, Collection, Position, Positions, Record, Ticket, Vectors
 
 __all__ = ["Holding"]
 
@@ -55,11 +57,12 @@ class Holding:
         room: Room | None = None,
         trainings: BoundedSemaphore | None = None,
         wait_s: float | None = None,
+        tuned: Callable[[], Tuned | None] = lambda: None,
     ) -> None:
         """``pause``: what can hold writers off; ``codes_folder``: where codes are saved, or None: they are built at each
         start; ``mark``: makes what goes into the store with each change (rollback.py); ``room``: asked before memory is
         taken; ``trainings``: see :class:`Codes`; ``wait_s``: how long :meth:`shard` waits for codes, or None: until
-        they are there."""
+        they are there; ``tuned``: says what the last tuning has put in force."""
         self.collection = collection
         self._keys = keys
         self._key_store = key_store
@@ -70,6 +73,7 @@ class Holding:
         self._mark = mark
         self._room = NoLimit() if room is None else room
         self._wait_s = wait_s
+        self._tuned = tuned
         self._rows = Rows(collection, keys, store)
         self._codes = Codes(
             collection,
@@ -81,6 +85,7 @@ class Holding:
             folder=codes_folder,
             room=_Beside(self._room, lambda: self._keys_bytes),
             trainings=trainings,
+            bits=lambda: self.bits,
         )
         self._keys_bytes = 0
         self._count_keys()
@@ -173,6 +178,33 @@ class Holding:
         finally:
             self._count_keys()
             self._room.settle("growth")
+
+    # --- tuning ----------------------------------------------------------------------------------------------------
+
+    @property
+    def bits(self) -> int:
+        """A dimension in a code: those of the last tuning, or those that the collection was made with."""
+        tuned = self._tuned()
+        return self.collection.bits if tuned is None else tuned.bits
+
+    def effort(self, untuned: Effort, codes: RabitqShard) -> Effort:
+        """How far searches of ``codes`` go. ``untuned``: where nothing was measured on such codes."""
+        tuned = self._tuned()
+        return (None if tuned is None else tuned.effort_on(codes.codebook)) or untuned
+
+    def trial_codes(self, bits: int, *, ticket: Ticket) -> RabitqShard:
+        """See :meth:`Codes.trial`."""
+        ticket.require(Action.COLLECTION_TUNE, openings=self.records)
+        return self._codes.trial(bits)
+
+    def recode(self, codebook: Codebook) -> None:
+        """Build the codes anew with a codebook from a trial; callers go on with the codes from before."""
+        self._codes.adopt(codebook)
+
+    def open_vectors(self, at: Positions, out: npt.NDArray[np.float16], *, ticket: Ticket) -> npt.NDArray[np.bool_]:
+        """See :meth:`Rows.open_vectors`; the caller wipes ``out``."""
+        ticket.require(Action.COLLECTION_TUNE, openings=len(at))
+        return self._rows.open_vectors(at, out)
 
     # --- rows ------------------------------------------------------------------------------------------------------
 

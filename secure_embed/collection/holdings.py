@@ -20,8 +20,9 @@ from secure_embed.collection.pause import Pause
 from secure_embed.collection.resealing import settle
 from secure_embed.collection.room import Room
 from secure_embed.collection.shelf import Shelf
+from secure_embed.collection.tuned import Kept
 from secure_embed.errors import Conflict, NotFound
-from secure_embed.index import lists_for
+from secure_embed.index import bits_for, lists_for
 from secure_embed.keys import CatalogueKeys, CatalogueValue, CollectionKeys, Keyring, KeyStore, TagKind
 from secure_embed.store import RecordStore, SealedCollection
 from secure_embed.types import AttributeType, Collection, Position, Space, Ticket
@@ -76,6 +77,7 @@ class Holdings:
         self._wait_s = wait_s
         self._trainings = BoundedSemaphore(trainings_max)
         self._lock = RLock()
+        self.kept = Kept(store, catalogue)  # of tunings
         self._collections = {c.name: c for c in map(self._open_descriptor, store.collections())}
         self._ending: set[UUID] = set()  # whose erasure has begun
         self._shelf: Shelf[Holding] = Shelf(budget, self._opened)
@@ -87,9 +89,16 @@ class Holdings:
     # --- made --------------------------------------------------------------------------------------------------------
 
     def describe_new(
-        self, name: str, attributes: Mapping[str, AttributeType], *, space: Space, risk_profile: str
+        self,
+        name: str,
+        attributes: Mapping[str, AttributeType],
+        *,
+        space: Space,
+        risk_profile: str,
+        bits: int | None = None,
     ) -> Collection:
-        """Raises ``InvalidRequest`` for a name that is none, ``Conflict`` for one that is taken."""
+        """``bits``: None: by the space's dimension. Raises ``InvalidRequest`` for a name that is none, ``Conflict`` for
+        one that is taken."""
         collection = Collection(
             name=name,
             uuid=uuid4(),
@@ -97,6 +106,7 @@ class Holdings:
             attributes=dict(attributes),
             risk_profile=risk_profile,
             created_unix=int(time.time()),
+            bits=bits_for(space.dimension) if bits is None else bits,
         )
         self._ensure_free(name)
         return collection
@@ -115,6 +125,7 @@ class Holdings:
             "attributes": dict(collection.attributes),
             "risk_profile": collection.risk_profile,
             "created_unix": collection.created_unix,
+            "bits": collection.bits,
         }
         with self._pause.writing(), self._lock:
             self._ensure_free(collection.name)
@@ -215,6 +226,7 @@ class Holdings:
             room=room,
             trainings=self._trainings,
             wait_s=self._wait_s,
+            tuned=lambda: self.kept.tuned(collection.uuid),
         )
 
     # --- memory --------------------------------------------------------------------------------------------------------
@@ -284,6 +296,7 @@ class Holdings:
             if self._codes_folder is not None:  # where it was not open; what is in them is sealed, and the key is gone
                 for file in (f"{uuid}", f".{uuid}.new"):
                     (self._codes_folder / file).unlink(missing_ok=True)
+            self.kept.drop(uuid)
             self._store.erase_collection(uuid, ticket=ticket)
         with self._lock:
             if name is not None:

@@ -4,7 +4,7 @@ from typing import Literal, Protocol
 
 __all__ = ["NoLimit", "Purpose", "Room"]
 
-Purpose = Literal["keys", "codes", "growth"]
+Purpose = Literal["keys", "codes", "growth", "trial"]
 
 
 class Room(Protocol):

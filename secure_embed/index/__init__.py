@@ -4,7 +4,7 @@ What may not be in here: keys, sealed bytes, SQL, or a record's text. FAISS load
 """
 
 from secure_embed.index._chunks import chunk_bytes, wipe
-from secure_embed.index.codebook import Codebook, lists_for, sample_for, should_retrain
+from secure_embed.index.codebook import Codebook, bits_for, lists_for, sample_for, should_retrain
 from secure_embed.index.protocol import (
     Added,
     Candidates,
@@ -15,6 +15,7 @@ from secure_embed.index.protocol import (
     Scored,
     Selection,
     Shard,
+    every_list,
 )
 from secure_embed.index.shard import Footprint, RabitqShard, exhaustive_max, openings_max
 
@@ -31,7 +32,9 @@ __all__ = [
     "Scored",
     "Selection",
     "Shard",
+    "bits_for",
     "chunk_bytes",
+    "every_list",
     "exhaustive_max",
     "lists_for",
     "openings_max",

@@ -185,9 +185,7 @@ class CodeLists:
         wanted = min(wanted, int(spread.sum()))
         if not wanted:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        if lists is None:
-            lists = max(lists_probed_min, -(-self.lists // lists_probed_share))
-        near, squares = self._nearest_lists(turned[0], spread, max(wanted, lists * self._records_a_list))
+        near, squares = self._nearest_lists(turned[0], spread, self._enough(wanted, lists))
         found: list[tuple[Numbers, npt.NDArray[np.float32]]] = []
         for part in _looks(spread[near]):
             if found:
@@ -222,6 +220,16 @@ class CodeLists:
             )
         there = slots >= 0  # FAISS pads with -1 where it finds fewer
         return slots[there], distances[there]
+
+    def looked_at(self, turned: npt.NDArray[np.float32], wanted: int, *, spread: Numbers, lists: int | None) -> int:
+        """How many codes of records that may answer lie in the lists that such a :meth:`search` looks into."""
+        near, _ = self._nearest_lists(turned[0], spread, self._enough(min(wanted, int(spread.sum())), lists))
+        return int(spread[near].sum())
+
+    def _enough(self, wanted: int, lists: int | None) -> float:
+        if lists is None:
+            lists = max(lists_probed_min, -(-self.lists // lists_probed_share))
+        return max(wanted, lists * self._records_a_list)
 
     def _nearest_lists(
         self, turned: npt.NDArray[np.float32], spread: Numbers, enough: float

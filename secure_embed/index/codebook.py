@@ -23,7 +23,7 @@ import numpy.typing as npt
 from secure_embed.errors import IntegrityFailure, InvalidRequest
 from secure_embed.types import Vectors
 
-__all__ = ["Codebook", "lists_for", "sample_for", "should_retrain"]
+__all__ = ["Codebook", "bits_for", "lists_for", "sample_for", "should_retrain"]
 
 Floats = npt.NDArray[np.float32]
 RandomBytes = Callable[[int], bytes]
@@ -36,6 +36,7 @@ codebook_header = struct.Struct("<8sHBBIIIQ")
 dimension_max = 4_096  # a rotation of 64 MiB
 lists_max = 65_536
 bits_max = 4
+one_bit_dimension_min = 128
 version_max = 2**32 - 1
 trained_on_max = 2**63 - 1
 orthogonality_error_max = 1e-3  # float32, 4,096 dimensions: rounding alone stays below 1e-4
@@ -192,6 +193,11 @@ def lists_for(records: int) -> int:
     if records <= one_list_records_max:
         return 1
     return int(min(2 ** round(np.log2(records / records_per_list)), lists_max))
+
+
+def bits_for(dimension: int) -> int:
+    """Bits a dimension for a new collection. The fewer dimensions, the more a code is off: docs/decisions/0020."""
+    return 1 if dimension >= one_bit_dimension_min else 2
 
 
 def sample_for(records: int) -> int:

@@ -17,12 +17,23 @@ from secure_embed.deadline import Deadline
 from secure_embed.errors import InvalidRequest
 from secure_embed.types import Attributes, Expression, Position, Positions, RowFilter, Ticket, Vectors
 
-__all__ = ["Added", "Candidates", "Effort", "Erased", "Forgotten", "OpenVectors", "Scored", "Selection", "Shard"]
+__all__ = [
+    "Added",
+    "Candidates",
+    "Effort",
+    "Erased",
+    "Forgotten",
+    "OpenVectors",
+    "Scored",
+    "Selection",
+    "Shard",
+    "every_list",
+]
 
 
 never = Deadline(math.inf)
 candidates_max = 10_000
-lists_max = 65_536
+every_list = lists_max = 65_536
 margin_max = 100.0
 
 

@@ -277,6 +277,33 @@ class RabitqShard:
         order = np.lexsort((positions, -estimates))
         return Candidates(positions=positions[order], estimates=estimates[order], exhaustive=False)
 
+    def looked_at(self, query: Vectors, selection: Selection, *, k: int, effort: Effort) -> int:
+        """How many codes such a :meth:`scan` compares the query with. Opens nothing, and raises as that does."""
+        self._ensure_query(query)
+        if not isinstance(selection, _OwnSelection) or selection.shard is not self:
+            raise Conflict("the selection was made on another shard", code="selection_stale")
+        with self._reading():
+            _, spread = self._as_of_now(selection)
+            turned = self._codebook.turn(query)
+            return self._codes.looked_at(turned, max(k, effort.candidates), spread=spread, lists=effort.lists)
+
+    def named(self, at: Positions) -> Selection:
+        """Those of the records at ``at`` that are here, whatever their attributes: for measuring what filters cost."""
+        with self._reading():
+            mask = np.zeros(self._slots.slots, np.bool_)
+            mask[self._slots.find([Position(p) for p in at.tolist()])] = True
+            count = int(mask.sum())
+            return _OwnSelection(
+                bitmap=np.packbits(mask, bitorder="little"),
+                count=count,
+                permitted=count,
+                version=self._version,
+                shard=self,
+                slots=self._slots.slots,
+                spread=self._codes.spread(mask),
+                edition=self._edition,
+            )
+
     def _as_of_now(self, selection: "_OwnSelection") -> "tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.int64]]":
         """Bitmap and spread of what is left of a selection that was made before the last change."""
         if selection.edition == self._edition:
@@ -302,7 +329,7 @@ class RabitqShard:
         (``stored_vector_invalid``) for a stored vector that is not finite."""
         self._ensure_query(query)
         once = np.unique(np.asarray(at, np.int64))
-        ticket.require(Action.QUERY, openings=len(once))
+        ticket.require(Action.QUERY, Action.COLLECTION_TUNE, openings=len(once))
         return self._rescorer.score(once, query, deadline)
 
     def nearest(
@@ -320,7 +347,7 @@ class RabitqShard:
         if found.exhaustive:
             return self.score(found.positions, query, ticket=ticket, deadline=deadline)
         self._ensure_query(query)
-        ticket.require(Action.QUERY, openings=len(found.positions))
+        ticket.require(Action.QUERY, Action.COLLECTION_TUNE, openings=len(found.positions))
         return self._rescorer.best(
             found.positions, found.estimates, query, k=k, margin=effort.margin, deadline=deadline
         )

@@ -58,6 +58,7 @@ class CatalogueValue(IntEnum):
     HOLD = 34
     TASK = 35
     MARK = 36  # under the deployment's id
+    TUNING = 37  # under the collection's id
 
 
 class Place:

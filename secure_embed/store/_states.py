@@ -86,3 +86,5 @@ def _absent(kind: StateKind) -> NotFound:
             return NotFound("there is no such hold", code="hold_not_found")
         case StateKind.TASK:
             return NotFound("there is no such task", code="task_not_found")
+        case StateKind.TUNING:
+            return NotFound("there is no such tuning", code="tuning_not_found")

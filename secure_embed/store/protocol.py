@@ -85,6 +85,7 @@ class StateKind(IntEnum):
     ERASURE = 1
     HOLD = 2
     TASK = 3
+    TUNING = 4
 
 
 class RecordStore(Protocol):
@@ -192,11 +193,12 @@ class RecordStore(Protocol):
     def codebook(self, c: UUID) -> tuple[int, bytes] | None: ...
 
     def put_state(self, kind: StateKind, uuid: UUID, sealed: bytes) -> None:
-        """Insert or replace a sealed state: an erasure with its receipt, a hold, a task that goes on after a crash."""
+        """Insert or replace a sealed state: an erasure with its receipt, a hold, a task that goes on after a crash, what a
+        collection's tuning found (its uuid is the collection's)."""
         ...
 
     def state(self, kind: StateKind, uuid: UUID) -> bytes:
-        """Raises ``NotFound`` (``erasure_not_found``, ``hold_not_found``, ``task_not_found``)."""
+        """Raises ``NotFound`` (``erasure_not_found``, ``hold_not_found``, ``task_not_found``, ``tuning_not_found``)."""
         ...
 
     def states(self, kind: StateKind) -> Sequence[tuple[UUID, bytes]]:

@@ -19,6 +19,7 @@ from secure_embed.vault.holds import LegalHolds
 from secure_embed.vault.logbook import Logbook
 from secure_embed.vault.queries import Queries
 from secure_embed.vault.records import Records
+from secure_embed.vault.tunings import CollectionTunings
 
 __all__ = ["Call", "Vault"]
 
@@ -32,12 +33,13 @@ class Vault:
         self._log = core.log
         self._key_watch = ProviderWatch(core.check_provider)
         self._way = way = Entrance(gate=gate, trails=core.trails, holdings=core.holdings)
-        self.collections = Collections(way, encoder=encoder, risk_profile=risk_profile)
+        self.collections = Collections(way, encoder=encoder, risk_profile=risk_profile, untuned=effort)
         self.records = Records(way, encoder=encoder, batch_records_max=batch_records_max)
-        self.queries = Queries(way, encoder=encoder, risk=core.risk, catalogue=core.catalogue, effort=effort)
+        self.queries = Queries(way, encoder=encoder, risk=core.risk, catalogue=core.catalogue, untuned=effort)
         self.erasures = Erasures(way, core.erasing)
         self.holds = LegalHolds(way, core.holds)
         self.custody = Custody(way, core)
+        self.tunings = CollectionTunings(way, core.tunings, encoder=encoder)
         self.logbook = Logbook(way, core.log)
 
     def refuse(self, call: Call, error: SecureEmbedError) -> None:

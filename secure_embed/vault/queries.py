@@ -36,6 +36,7 @@ class _Admitted:
     admission: Admission
     shard: RabitqShard
     selection: Selection
+    effort: Effort
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,13 +49,14 @@ class _Found:
 
 class Queries:
     def __init__(
-        self, way: Entrance, *, encoder: Encoder, risk: RiskControl, catalogue: CatalogueKeys, effort: Effort
+        self, way: Entrance, *, encoder: Encoder, risk: RiskControl, catalogue: CatalogueKeys, untuned: Effort
     ) -> None:
+        """``untuned``: how far a search goes where the collection's own effort was not measured."""
         self._way = way
         self._encoder = encoder
         self._risk = risk
         self._catalogue = catalogue
-        self._effort = effort
+        self._untuned = untuned
 
     def query(self, call: Call, name: str, ask: Question) -> QueryResult:
         with self._way.begin(call, Action.QUERY) as trail:
@@ -63,7 +65,7 @@ class Queries:
             holding = in_space(self._way.holding(trail, name), self._encoder)
             asked = self._admit(trail, principal, permit, holding, ask)
             call.deadline.require()
-            trail.intend(openings_max=openings_max(self._effort, ask.k))
+            trail.intend(openings_max=openings_max(asked.effort, ask.k))
             vector = self._encoder.encode_query(asked.text)
             ticket = trail.ticket()  # no vector is opened before the INTENT is durable
             found = self._search(holding, asked, vector, ask.k, ticket, call.deadline)
@@ -114,12 +116,19 @@ class Queries:
             collection_records=records,
             holds_write=writes,
         )
-        return _Admitted(text=text, profile=profile, admission=admission, shard=shard, selection=selection)
+        return _Admitted(
+            text=text,
+            profile=profile,
+            admission=admission,
+            shard=shard,
+            selection=selection,
+            effort=holding.effort(self._untuned, shard),
+        )
 
     def _search(
         self, holding: Holding, asked: _Admitted, vector: Vectors, k: int, ticket: Ticket, deadline: Deadline
     ) -> _Found:
-        effort = self._effort
+        effort = asked.effort
         candidates = asked.shard.scan(vector, asked.selection, k=k, effort=effort, deadline=deadline)
         scored = asked.shard.nearest(candidates, vector, k=k, effort=effort, ticket=ticket, deadline=deadline)
         best = [

@@ -113,7 +113,7 @@ def read_or_fail(path: Path, key: bytes, c: UUID, rows: list[SealedRow]) -> bool
         lambda: store.locate(c, tags) == {row.id_tag: row.position for row in rows},
         lambda: [change.count for change in store.changes(c, since=0, limit=9)] == [len(rows)],
         lambda: store.replay(c, RequestKey(tag=bytes(32), body_tag=bytes(32))) is None,
-        lambda: [store.states(kind) for kind in StateKind] == [[], [], []],
+        lambda: [store.states(kind) for kind in StateKind] == [[]] * len(StateKind),
         lambda: store.marked() is None,
         lambda: store.codebook(c) is None,
         lambda: store.versions(c).records == len(rows),

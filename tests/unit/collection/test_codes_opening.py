@@ -126,7 +126,7 @@ def test_an_erasure_meanwhile_reaches_the_codes_on_their_way_before_it_returns(c
     gone = [Position(3), Position(499), Position(500), Position(1_100)]
     cold.erase(gone)
     found = on_its_way.scan(
-        unit_vectors(9, 1, cold.dimension), on_its_way.select(EVERYTHING, None), k=10_000, rerank_k=10_000
+        unit_vectors(9, 1, cold.dimension), on_its_way.select(EVERYTHING, None), k=10_000, effort=Effort(candidates=10_000)
     )
     assert not set(gone) & set(found.positions.tolist())
     gate.go_on.set()

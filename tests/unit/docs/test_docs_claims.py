@@ -46,9 +46,10 @@ def test_the_readme_has_every_command():
 def test_the_readme_has_every_path():
     from secure_embed.api.log_routes import router as log_router
     from secure_embed.api.routes import router
+    from secure_embed.api.tuning_routes import router as tuning_router
 
     readme = (ROOT / "README.md").read_text()
-    for route in (*router.routes, *log_router.routes):
+    for route in (*router.routes, *log_router.routes, *tuning_router.routes):
         assert f"{re.sub(':[a-z]+', '', route.path)}`" in readme, route.path
 
 

@@ -398,6 +398,7 @@ class TestCodebooksAndStates:
             (StateKind.ERASURE, "erasure_not_found"),
             (StateKind.HOLD, "hold_not_found"),
             (StateKind.TASK, "task_not_found"),
+            (StateKind.TUNING, "tuning_not_found"),
         ],
     )
     def test_a_state_is_stored_replaced_listed_dropped_and_survives_a_restart(
