@@ -5,7 +5,7 @@ PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test lint types imports vectors bench crash crash-long corrupt corrupt-long clean
+.PHONY: setup demo test lint types imports vectors bench bench-search crash crash-long corrupt corrupt-long clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make imports  which package may import which"
 	@echo "make vectors  the sealed formats' test vectors, checked by the auditors' own program"
 	@echo "make bench    ratios against the unprotected baseline; writes benchmarks/results/"
+	@echo "make bench-search  a query on sealed vectors beside exact search and other systems (about an hour, quiet machine)"
 	@echo "make crash    300 deaths under load (or what fits 8 minutes), and what is left each time; crash-long: 3,000"
 	@echo "make corrupt  2,000 damaged deployments, each noticed; corrupt-long: 20,000; both write campaigns/results/"
 	@echo "make clean    remove .venv, caches and the demo's deployment"
@@ -52,6 +53,9 @@ vectors: setup
 
 bench: setup
 	@$(BIN)/python benchmarks/main_job.py
+
+bench-search: setup
+	@OMP_NUM_THREADS=1 $(BIN)/python benchmarks/search.py $(SEARCH_ARGS)
 
 crash: setup
 	@$(BIN)/python -m campaigns.crash --rounds 300 --seconds-max 480

@@ -101,10 +101,45 @@ def check_tag(v: Vector) -> None:
 
 
 def check_catalogue(v: Vector) -> None:
-    for name in ("seal", "tag"):
+    for name in ("seal", "tag", "rows"):
         info = f"secure_embed/catalogue/{name}/v1".encode()
         key = HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=info).derive(bytes.fromhex(v["secret"]))
         expect(key, v[f"{name}_key"], f"{name} key")
+
+
+def check_rows(v: Vector) -> None:
+    message = f"secure_embed/rows/{v['what']}/v1".encode() + _text(v["file"])
+    if v["what"] == "file":
+        message += struct.pack(">q", v["generation"])
+        for table in v["tables"]:
+            message += _text(table["table"]) + struct.pack(">q", table["owner"]) + bytes.fromhex(table["mac"])
+    else:
+        message += _text(v["table"]) + struct.pack(">q", v["owner"])
+    if v["what"] == "table":
+        message += struct.pack(">I", len(v["leaves"]))
+        message += b"".join(struct.pack(">q", leaf["block"]) for leaf in v["leaves"])
+        message += b"".join(bytes.fromhex(leaf["mac"]) for leaf in v["leaves"])
+    if v["what"] == "leaf":
+        message += struct.pack(">q", v["block"])
+        for row in v["rows"]:
+            message += struct.pack(">I", len(row)) + b"".join(map(_row_value, row))
+    if hmac.new(bytes.fromhex(v["key"]), message, hashlib.sha256).hexdigest() != v["mac"]:
+        raise ValueError("mac differs")
+
+
+def _text(value: str) -> bytes:
+    return struct.pack(">I", len(value.encode())) + value.encode()
+
+
+def _row_value(value: object) -> bytes:
+    if value is None:
+        return b"\x00"
+    if isinstance(value, int):
+        return b"\x01" + struct.pack(">q", value)
+    if isinstance(value, str):
+        return b"\x03" + _text(value)
+    raw = bytes.fromhex(value["hex"])  # type: ignore[index]
+    return b"\x02" + struct.pack(">I", len(raw)) + raw
 
 
 def check_space(v: Vector) -> None:
@@ -146,6 +181,7 @@ CHECKS: dict[str, Callable[[Vector], None]] = {
     "root-wraps": check_root_wrap,
     "tags": check_tag,
     "catalogue": check_catalogue,
+    "rows": check_rows,
     "spaces": check_space,
     "roots": check_root,
     "token-wraps": check_token_wrap,
@@ -159,7 +195,7 @@ def outcome(check: Callable[[Vector], None], vector: Vector) -> str:
     except Unreadable:
         return "sealed_value_unreadable"
     except ValueError as fault:
-        return "tag_differs" if str(fault) == "tag differs" else str(fault)
+        return str(fault).replace(" ", "_") if str(fault) in {"tag differs", "mac differs"} else str(fault)
     return "ok"
 
 

@@ -73,8 +73,8 @@ class Side:
         )
         uuid = self.collection.uuid
         keyring = Keyring.create(folder / "keyring.json", KnownRoot())
-        self.key_store = SqlcipherKeyStore(folder / "keys.db", os.urandom(32))
-        self.store = SqlcipherRecordStore(folder / "data.db", os.urandom(32))
+        self.key_store = SqlcipherKeyStore(folder / "keys.db", os.urandom(32), rows_key=bytes(32))
+        self.store = SqlcipherRecordStore(folder / "data.db", os.urandom(32), rows_key=bytes(32))
         self.keys = CollectionKeys.create(keyring, self.key_store, uuid)
         self.store.create_collection(SealedCollection(uuid=uuid, name_tag=bytes(32), descriptor=b"sealed"))
         self.path = folder / "codes" / str(uuid)
@@ -154,6 +154,8 @@ class Side:
                 ]
                 first.append(made, part, request=None)
                 done += len(part)
+        while first.busy:  # a new codebook on its way
+            time.sleep(0.01)
         began = time.perf_counter()
         holding().shard()
         return 1e6 * (time.perf_counter() - began) / records

@@ -68,9 +68,9 @@ class Sealing:
         passphrase.chmod(0o600)
         provider = PassphraseProvider.create(folder / "root.json", passphrase)
         self.uuid, self.space = uuid4(), bytes(32)
-        self.key_store = SqlcipherKeyStore(folder / "keys.db", database_key)
+        self.key_store = SqlcipherKeyStore(folder / "keys.db", database_key, rows_key=bytes(32))
         self.keys = CollectionKeys.create(Keyring.create(folder / "keyring.json", provider), self.key_store, self.uuid)
-        self.store = SqlcipherRecordStore(folder / "data.db", database_key)
+        self.store = SqlcipherRecordStore(folder / "data.db", database_key, rows_key=bytes(32))
         self.store.create_collection(SealedCollection(uuid=self.uuid, name_tag=os.urandom(32), descriptor=b"sealed"))
 
     def seal(self, first: int, batch: Sequence[Record]) -> tuple[list[Any], list[SealedRow]]:

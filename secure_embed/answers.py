@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 from uuid import UUID
 
-from secure_embed.collection import Progress, Tuned, Tuning
+from secure_embed.collection import Tuned, Tuning, TuningProgress
 from secure_embed.index import Effort
 from secure_embed.keys import ProviderDescription
 from secure_embed.types import Attributes, Collection, Expression, Receipt, Record
@@ -114,7 +114,7 @@ class RotationView:
 class TuningView:
     collection: str
     tuning: Tuning
-    progress: Progress
+    progress: TuningProgress
     receipt: Receipt
 
 

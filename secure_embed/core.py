@@ -14,16 +14,16 @@ from secure_embed.collection import Holdings, Pause, Tunings
 from secure_embed.custody import Backups, Rollback, Rotating, Successions, log_signer, rollback_codes, settle
 from secure_embed.erasure import Erasing, Holds
 from secure_embed.errors import IntegrityFailure, SecureEmbedError
-from secure_embed.host import check_files
+from secure_embed.host import check_files, memory_bytes
 from secure_embed.index import Effort
-from secure_embed.keys import CatalogueKeys, KeyProvider, Keyring, Secret, SqlcipherKeyStore, open_provider
+from secure_embed.keys import CatalogueKeys, KeyProvider, Keyring, Secret, SqlcipherKeyStore, open_provider, rows_key
 from secure_embed.layout import DATA, KEYRING, LOG, ROOT
 from secure_embed.risk import RiskControl, SqlcipherLedger, load_profiles
 from secure_embed.settings import Settings
 from secure_embed.store import SqlcipherRecordStore
 from secure_embed.trail import Trails
 
-__all__ = ["Core", "named_files", "open_databases", "open_keys"]
+__all__ = ["Core", "budget_bytes", "named_files", "open_databases", "open_keys"]
 
 CODES = Path("codes")
 
@@ -88,6 +88,8 @@ class Core:
             pause=self.pause,
             codes_folder=settings.root / DATA / CODES,
             mark=self.rollback.mark,
+            budget=budget_bytes(settings),
+            wait_s=settings.index.wait_seconds,
         )
         opened.callback(self.holdings.close)
 
@@ -186,13 +188,20 @@ class Core:
         self.close()
 
 
+def budget_bytes(settings: Settings) -> int:
+    """What open collections may take of memory. The other half is for the model, queries and the page cache."""
+    chosen = settings.index.memory_mib_max
+    return memory_bytes() // 2 if chosen is None else chosen * 1024 * 1024
+
+
 def open_databases(
     opened: ExitStack, root: Path, keyring: Keyring
 ) -> tuple[SqlcipherKeyStore, SqlcipherRecordStore, SqlcipherLedger]:
     """The three databases of a deployment, made where they are not there yet; closed with ``opened``."""
-    key_store = SqlcipherKeyStore(root / "keys/keys.db", keyring.secret(Secret.KEYS_STORE))
+    of_rows = rows_key(keyring.secret(Secret.CATALOGUE))
+    key_store = SqlcipherKeyStore(root / "keys/keys.db", keyring.secret(Secret.KEYS_STORE), of_rows)
     opened.callback(key_store.close)
-    store = SqlcipherRecordStore(root / "data/data.db", keyring.secret(Secret.DATA_STORE))
+    store = SqlcipherRecordStore(root / "data/data.db", keyring.secret(Secret.DATA_STORE), of_rows)
     opened.callback(store.close)
     ledger = SqlcipherLedger(root / "data/risk.db", keyring.secret(Secret.RISK_STORE), time.time)
     opened.callback(ledger.close)

@@ -10,10 +10,12 @@ from typing import Self
 
 from secure_embed.access import Authenticator, Authorizer, IssuerProfile
 from secure_embed.audit import AuditEvent, Phase
+from secure_embed.collection import Warming
 from secure_embed.core import Core
 from secure_embed.embed import Encoder, ModelManifest, embedded_model_folder, load_encoder, manifest, read_manifest
 from secure_embed.errors import ConfigurationError
 from secure_embed.gate import Gate
+from secure_embed.readiness import Readiness
 from secure_embed.settings import IssuerSettings, Settings
 from secure_embed.upkeep import Job, Upkeep
 from secure_embed.vault import Vault
@@ -53,6 +55,10 @@ class Deployment:
                 effort=core.effort,
                 batch_records_max=settings.limits.batch_records_max,
             )
+            warming = Warming(core.holdings, settings.index.warm_up)
+            self.readiness = Readiness(self.vault.unready, core.holdings, warming)
+            opened.callback(warming.close)
+            warming.start()
             upkeep = Upkeep(_jobs(core))
             upkeep.start()
             opened.callback(upkeep.close)
@@ -107,15 +113,15 @@ def _jobs(core: Core) -> list[Job]:
         if datetime.now(UTC).hour == upkeep.nightly_hour_utc:
             core.tunings.keep_up()
 
-    def save_codes() -> None:
-        for holding in core.holdings.opened():
-            holding.save_codes()
+    def keep_codes() -> None:
+        for holding in core.holdings.each_open():
+            holding.keep_codes()
 
     return [
         Job(name="retention", every_s=upkeep.sweep_seconds, run=retention),
         Job(name="erasures", every_s=hour_s / 4, run=erasures),
         Job(name="tunings", every_s=hour_s / 4, run=tunings),
-        Job(name="codes", every_s=hour_s / 6, run=save_codes),
+        Job(name="codes", every_s=hour_s / 6, run=keep_codes),
         Job(name="requests", every_s=hour_s, run=lambda: core.store.expire_requests(int(time.time()))),
         Job(name="mark", every_s=hour_s, run=core.rollback.remember),
     ]

@@ -27,6 +27,7 @@ __all__ = [
     "freed_memory_is_overwritten",
     "harden",
     "memlock_bytes",
+    "memory_bytes",
     "overwrite_freed_memory",
     "refuse_secrets",
     "swap",
@@ -253,6 +254,27 @@ def memlock_bytes() -> int | None:
     """How much memory this process may lock; None: no limit."""
     soft, _ = resource.getrlimit(resource.RLIMIT_MEMLOCK)
     return None if soft == resource.RLIM_INFINITY else soft
+
+
+def memory_bytes() -> int:
+    """How much memory this process may come to have: the machine's, or its control group's where that has a limit."""
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limits = [machine]
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":  # cgroups(7): version 2
+            limits += _group_limits(Path("/sys/fs/cgroup"), path, "memory.max")
+        elif controllers == "memory":
+            limits += _group_limits(Path("/sys/fs/cgroup/memory"), path, "memory.limit_in_bytes")
+    return min(limits)
+
+
+def _group_limits(mounted: Path, path: str, name: str) -> Iterator[int]:
+    """Of the group and of those that it lies in. A container sees its own group at the top."""
+    group = Path(path)
+    for each in (group, *group.parents):
+        with suppress(OSError, ValueError):  # not there, or "max"
+            yield int((mounted / str(each).lstrip("/") / name).read_text())
 
 
 def clock_synchronised() -> bool | None:

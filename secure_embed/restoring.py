@@ -92,7 +92,7 @@ def _open_once(
         _copy(passphrase_file, expected)
     with Core(settings, acknowledge_rollback=keys_of_today) as core:
         manifest.require_signed(data, [span.verifier for span in core.log.key_spans()])
-        records = sum(core.holdings.named(name).open_all() for name in core.holdings.names())
+        records = sum(_opened(core, name) for name in core.holdings.names())
         details: dict[str, str | int | bool] = {
             "backup": str(manifest.backup),
             "records": records,
@@ -102,6 +102,11 @@ def _open_once(
         core.rollback.remember()
         size = core.log.head().size
     return Restored(backup=str(manifest.backup), taken=manifest.taken, records=records, log_size=size)
+
+
+def _opened(core: Core, name: str) -> int:
+    with core.holdings.using(name) as holding:
+        return holding.open_all()
 
 
 def acknowledge_rollback(settings: Settings) -> str | None:

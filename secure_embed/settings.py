@@ -14,11 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from secure_embed.errors import ConfigurationError
+from secure_embed.types import COLLECTION_NAME
 
 __all__ = [
     "SETTINGS_FILE",
     "BackupSettings",
     "EncoderSettings",
+    "IndexSettings",
     "IssuerSettings",
     "KeySettings",
     "LimitSettings",
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 SETTINGS_FILE = "secure-embed.toml"
+CollectionName = Annotated[str, Field(pattern=f"^{COLLECTION_NAME.pattern}".replace(r"\Z", "$"))]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
@@ -135,12 +138,21 @@ class UpkeepSettings(_Part):
     nightly_hour_utc: Annotated[int, Field(ge=0, le=23)] = 2  # erasures in large collections come to their end
 
 
+class IndexSettings(_Part):
+    # Of all open collections together: codes, attributes, wrapped keys. None: half of what the machine, or the service's
+    # control group, has.
+    memory_mib_max: Annotated[int, Field(ge=1, le=64 * 1024 * 1024)] | None = None
+    warm_up: Annotated[tuple[CollectionName, ...], Field(max_length=1_000)] = ()  # opened at start, in this order
+    wait_seconds: Annotated[float, Field(ge=0, le=60)] = 2.0  # that a query waits for codes on their way into memory
+
+
 class LimitSettings(_Part):
     request_bytes_max: Annotated[int, Field(ge=1_024, le=64 * 1024 * 1024)] = 8 * 1024 * 1024
     request_seconds_max: Annotated[int, Field(ge=1, le=600)] = 120
     batch_records_max: Annotated[int, Field(ge=1, le=5_000)] = 1_000
     concurrent_calls_max: Annotated[int, Field(ge=1, le=256)] = 16
     rerank_k: Annotated[int, Field(ge=10, le=5_000)] = 200
+    query_seconds_max: Annotated[float, Field(gt=0, le=600)] = 30.0
 
 
 class Settings(BaseSettings):
@@ -162,6 +174,7 @@ class Settings(BaseSettings):
     issuers: tuple[IssuerSettings, ...] = ()
     policies: PolicySettings = PolicySettings()
     limits: LimitSettings = LimitSettings()
+    index: IndexSettings = IndexSettings()
     backup: BackupSettings = BackupSettings()
     upkeep: UpkeepSettings = UpkeepSettings()
 

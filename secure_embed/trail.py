@@ -6,19 +6,24 @@ caller chose is hashed under the log's key.
 """
 
 import hmac
+import math
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 from uuid import UUID, uuid4
 
 from secure_embed.audit import AuditEvent, AuditLog, Caller, EventDecision, Phase, label
+from secure_embed.deadline import Deadline
 from secure_embed.errors import SecureEmbedError, Unavailable
 from secure_embed.types import Action, Decision, Principal, Receipt, Ticket
 
 __all__ = ["Call", "OwnTrail", "Trail", "Trails"]
+
+T = TypeVar("T")
 
 ticket_s = 300.0  # longest that a use case may go on opening under one INTENT
 tuning_ticket_s = 4 * 3_600.0  # a tuning goes on beside the service's calls
@@ -33,6 +38,7 @@ class Call:
     authorization: tuple[str, ...] = field(repr=False)
     purpose: str | None
     source: str
+    deadline: Deadline = field(default_factory=lambda: Deadline(math.inf), repr=False)  # queries take notice of it
 
 
 class Trails:
@@ -146,6 +152,11 @@ class Trail:
         self._policy_digest: str | None = None
         self._intent: Future[Ticket] | None = None
         self._ended = False
+        self._kept = ExitStack()
+
+    def keep(self, block: AbstractContextManager[T]) -> T:
+        """Enter ``block``, and leave it when this trail ends: what a use case works on is kept for it so long."""
+        return self._kept.enter_context(block)
 
     def note(self, **fields: Any) -> None:
         """Fields of :class:`AuditEvent` for every event from here on."""
@@ -206,6 +217,10 @@ class Trail:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        with self._kept:
+            self._end(error)
+
+    def _end(self, error: BaseException | None) -> None:
         if error is None or self._ended:
             assert self._ended  # a use case ends with done(), or with an error
             return

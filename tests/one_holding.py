@@ -69,8 +69,12 @@ class OneHolding:
         ring = self.folder / "keyring.json"
         new = not ring.exists()
         self.keyring = Keyring.create(ring, KnownRoot()) if new else Keyring.open(ring, KnownRoot())
-        self.key_store = SqlcipherKeyStore(self.folder / "keys.db", self.keyring.secret(Secret.KEYS_STORE))
-        self.store = SqlcipherRecordStore(self.folder / "data.db", self.keyring.secret(Secret.DATA_STORE))
+        self.key_store = SqlcipherKeyStore(
+            self.folder / "keys.db", self.keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32)
+        )
+        self.store = SqlcipherRecordStore(
+            self.folder / "data.db", self.keyring.secret(Secret.DATA_STORE), rows_key=bytes(32)
+        )
         uuid = self.collection.uuid
         if new:
             CollectionKeys.create(self.keyring, self.key_store, uuid).close()

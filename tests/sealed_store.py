@@ -52,15 +52,18 @@ def everything(path: Path, key: bytes) -> bytes:
 
 
 def found(content: bytes, needles: Sequence[bytes]) -> int:
-    """How many of the needles' first eight bytes are there, at any offset. Random ones meet by chance never."""
-    wanted = np.unique(np.array([int.from_bytes(needle[:needle_bytes], "little") for needle in needles], np.uint64))
-    assert len(wanted) == len(needles)
+    """How many of the needles are there with their first or last eight bytes, at any offset: one may lie on two pages.
+    Random ones meet by chance never."""
+    ends = [(needle[:needle_bytes], needle[-needle_bytes:]) for needle in needles]
+    sides = np.array([[int.from_bytes(end, "little") for end in both] for both in ends], np.uint64).reshape(-1, 2)
+    wanted = np.unique(sides)
+    assert len(np.unique(sides[:, 0])) == len(needles)
     hits = np.zeros(len(wanted), np.bool_)
     for shift in range(needle_bytes):
         words = np.frombuffer(content, "<u8", count=(len(content) - shift) // 8, offset=shift)
         at = np.minimum(np.searchsorted(wanted, words), len(wanted) - 1)
         hits[at[wanted[at] == words]] = True
-    return int(hits.sum())
+    return int(hits[np.searchsorted(wanted, sides)].any(axis=1).sum())
 
 
 def batch(first: int, count: int, text_bytes: int = 533) -> list[SealedRow]:
@@ -92,7 +95,7 @@ def new_collection() -> SealedCollection:
 
 
 def filled(path: Path, key: bytes, rows: list[SealedRow], request: RequestKey | None = None) -> UUID:
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     sealed = new_collection()
     store.create_collection(sealed)
     store.append(sealed.uuid, rows, request=request)

@@ -5,6 +5,6 @@ answer. Async lives in this package alone.
 """
 
 from secure_embed.api.app import create_app
-from secure_embed.api.server import serve
+from secure_embed.api.server import configure_logging, serve
 
-__all__ = ["create_app", "serve"]
+__all__ = ["configure_logging", "create_app", "serve"]

@@ -43,6 +43,7 @@ def create_app(vault: Vault, limits: LimitSettings, *, resource: str, issuers: t
     )
     app.state.vault = vault
     app.state.threads = Threads(limits.concurrent_calls_max)
+    app.state.query_seconds_max = limits.query_seconds_max
     app.include_router(routes.router)
     app.include_router(privacy_routes.router)
     app.include_router(log_routes.router)

@@ -8,6 +8,7 @@ from fastapi.openapi.models import OAuthFlowClientCredentials, OAuthFlows
 from fastapi.security import OAuth2
 
 from secure_embed.api.threads import Threads
+from secure_embed.deadline import Deadline
 from secure_embed.types import Action
 from secure_embed.vault import Call, Vault
 
@@ -51,5 +52,6 @@ def call_of(request: Request) -> Call:
             authorization=tuple(request.headers.getlist("authorization")),
             purpose=request.headers.get(PURPOSE_HEADER, "")[:purpose_characters_max] or None,
             source=request.client.host if request.client else "",
+            deadline=Deadline(request.app.state.query_seconds_max),
         )
     return cast("Call", request.state.call)

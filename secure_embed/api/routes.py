@@ -12,6 +12,7 @@ from secure_embed.api import models, shapes
 from secure_embed.api.body import StrictRoute, lines
 from secure_embed.api.call import bearer, call_of, threads_of, vault_of
 from secure_embed.api.paths import RECORD
+from secure_embed.api.waiting import while_awaited
 from secure_embed.types import Action
 
 __all__ = ["router"]
@@ -142,7 +143,9 @@ async def query(request: Request, collection: str, asked: models.QueryRequest) -
         include_text=asked.include_text,
         has_vector=asked.vector is not None,
     )
-    result = await threads_of(request).run(vault_of(request).queries.query, call_of(request), collection, question)
+    call = call_of(request)
+    async with while_awaited(request, call.deadline):
+        result = await threads_of(request).run(vault_of(request).queries.query, call, collection, question)
     return shapes.query_answer(result)
 
 

@@ -21,10 +21,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from secure_embed.errors import ConfigurationError
+from secure_embed.readiness import Readiness
 from secure_embed.settings import Settings
-from secure_embed.vault import Vault
 
-__all__ = ["serve"]
+__all__ = ["configure_logging", "serve"]
 
 backlog_max = 256
 keep_alive_s = 15
@@ -48,15 +48,16 @@ def configure_logging() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_QuietFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("secure_embed.progress").setLevel(logging.INFO)  # codes on their way into memory
 
 
-def health_app(vault: Vault) -> Starlette:
+def health_app(readiness: Readiness) -> Starlette:
     async def alive(_: Request) -> Response:
         return JSONResponse({"status": "alive"})
 
     def ready(_: Request) -> Response:  # in a thread: a key provider may take seconds to say nothing
-        wrong = vault.unready()
-        return JSONResponse({"status": "unready" if wrong else "ready", "why": wrong}, 503 if wrong else 200)
+        fine, said = readiness.say()
+        return JSONResponse(said, 200 if fine else 503)
 
     return Starlette(routes=[Route("/healthz", alive), Route("/readyz", ready)])
 
@@ -94,9 +95,8 @@ class _Announcing(uvicorn.Server):
             notify("READY=1")
 
 
-def serve(app: FastAPI, vault: Vault, settings: Settings) -> None:
+def serve(app: FastAPI, readiness: Readiness, settings: Settings) -> None:
     """Answer until a signal says to end, then finish what has begun. Returns when both listeners are closed."""
-    configure_logging()
     server = settings.server
     main = _Announcing(
         uvicorn.Config(
@@ -118,7 +118,7 @@ def serve(app: FastAPI, vault: Vault, settings: Settings) -> None:
     )
     health = _Companion(
         uvicorn.Config(
-            health_app(vault),
+            health_app(readiness),
             host="127.0.0.1",
             port=server.health_port,
             ws="none",

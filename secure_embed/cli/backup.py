@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from secure_embed.cli.client import Client, client_options
+from secure_embed.cli.environment import prepare_for_keys
 from secure_embed.cli.output import as_json, emit, root_option
 
 __all__ = ["backup", "restore"]
@@ -52,6 +53,7 @@ def restore(
     if acknowledge_rollback:
         if data is not None or keys is not None:
             raise click.UsageError("--acknowledge-rollback is about a deployment that is there already")
+        prepare_for_keys()
         found = restoring.acknowledge_rollback(Settings.load(root, dev=True))
         emit(
             {"acknowledged": found},
@@ -61,6 +63,7 @@ def restore(
         return
     if data is None or keys is None:
         raise click.UsageError("name both parts: --from and --keys-from")
+    prepare_for_keys()
     done = restoring.restore(data, keys, root, passphrase_file=passphrase_file)
     lines = [
         f"backup {done.backup} of {done.taken} is in place at {root}: {done.records} records open",

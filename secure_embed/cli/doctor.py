@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from secure_embed.settings import Settings
 
 __all__ = ["doctor"]
+
+health_timeout_s, health_bytes_max = 3.0, 65_536
 
 
 @click.command()
@@ -46,6 +48,7 @@ def _findings(root: Path) -> Iterator[Finding]:
     yield from doctor_host.files(settings)
     yield from _keys(settings)
     yield from _model(settings)
+    yield from _memory(settings)
 
 
 def _keys(settings: "Settings") -> Iterator[Finding]:
@@ -74,3 +77,45 @@ def _model(settings: "Settings") -> Iterator[Finding]:
         yield "ok", "model", f"{described.name}, every file as its manifest says"
     except SecureEmbedError as refused:
         yield "wrong", "model", refused.detail
+
+
+def _memory(settings: "Settings") -> Iterator[Finding]:
+    """The budget, and what the running service says about the collections: doctor itself opens no database."""
+    from secure_embed.core import budget_bytes
+    from secure_embed.host import memory_bytes
+
+    budget, machine = budget_bytes(settings) >> 20, memory_bytes() >> 20
+    share = "index.memory_mib_max" if settings.index.memory_mib_max else "half of it; index.memory_mib_max sets another"
+    what = f"collections may take {budget} MiB of {machine} MiB ({share})"
+    if budget > machine:
+        yield "wrong", "memory", f"{what}: more than there is"
+        return
+    said = _said_by_service(settings.server.health_port)
+    if said is None:
+        yield "ok", "memory", f"{what}; whether they fit is what the running service says, and it does not answer"
+        return
+    memory, warming = said["memory"], said["warming"]
+    fit = f"all in memory would take {memory['needed_mib']} MiB, the largest {memory['largest_mib']}"
+    if memory["largest_mib"] > budget:
+        yield "wrong", "memory", f"{what}; {fit}: that one is refused (collection_over_budget)"
+    elif memory["needed_mib"] > budget:
+        yield "lacks", "memory", f"{what}; {fit}: they take turns, and the one used longest ago goes"
+    else:
+        yield "ok", "memory", f"{what}; {fit}"
+    if missed := warming["unknown"] + warming["refused"]:
+        yield "lacks", "warm-up", f"{missed} of {warming['named']} in index.warm_up are not there or did not fit"
+
+
+def _said_by_service(port: int) -> dict[str, Any] | None:
+    import http.client
+    import json
+
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=health_timeout_s)
+    try:
+        connection.request("GET", "/readyz")
+        said = json.loads(connection.getresponse().read(health_bytes_max))
+        return said if {"memory", "warming"} <= said.keys() else None
+    except (OSError, ValueError, AttributeError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()

@@ -5,12 +5,14 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, get_args
 
+import click
+
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
     from secure_embed.host import Hardened
 
-__all__ = ["harden_this_process", "refuse_secrets_here"]
+__all__ = ["harden_this_process", "prepare_for_keys", "refuse_secrets_here"]
 
 
 def harden_this_process(*, anew: bool) -> "Hardened":
@@ -20,6 +22,14 @@ def harden_this_process(*, anew: bool) -> "Hardened":
     if anew:
         host.overwrite_freed_memory()
     return host.harden()
+
+
+def prepare_for_keys() -> None:
+    """First thing of a command that opens keys in its own process: harden it, say what the host does not give, refuse
+    secrets where others can read them. May start the process anew."""
+    if lacking := harden_this_process(anew=True).lacking:
+        click.echo(f"secure-embed: this host does not give: {', '.join(lacking)} (docs/operations.md)", err=True)
+    refuse_secrets_here()
 
 
 def refuse_secrets_here() -> None:

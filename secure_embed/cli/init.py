@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from secure_embed.cli.environment import prepare_for_keys
 from secure_embed.cli.output import as_json, emit, root_option
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ def init(
 
     if encoder == "bge-m3" and model_folder is None:
         raise click.UsageError("bge-m3 is read from a folder: name it with --model-folder")
+    prepare_for_keys()
     keys = _key_settings(passphrase_file, **provider)
     create(
         root, dev=dev, model=encoder, model_folder=model_folder, port=port, passphrase_file=passphrase_file, keys=keys

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from secure_embed.cli.client import Client, client_options_beside
+from secure_embed.cli.environment import prepare_for_keys
 from secure_embed.cli.output import as_json, emit, root_option
 from secure_embed.errors import SecureEmbedError
 
@@ -23,6 +24,7 @@ def keys() -> None:
 @as_json
 def status(root: Path, json_: bool) -> None:
     """Open the root key and the keyring, and describe them."""
+    prepare_for_keys()
     from dataclasses import asdict
 
     from secure_embed.core import open_keys
@@ -52,6 +54,7 @@ def move(root: Path, kind: str, json_: bool) -> None:
 
     The settings already have the section of the new provider (docs/key-providers.md).
     """
+    prepare_for_keys()
     from secure_embed.core import Core
     from secure_embed.settings import Settings
 

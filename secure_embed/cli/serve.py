@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from secure_embed.cli.environment import harden_this_process, refuse_secrets_here
+from secure_embed.cli.environment import prepare_for_keys
 from secure_embed.cli.output import root_option
 
 __all__ = ["serve"]
@@ -17,16 +17,15 @@ def serve(root: Path, dev: bool) -> None:
     """Run the service over TLS until a signal ends it."""
     from secure_embed.settings import Settings
 
-    if lacking := harden_this_process(anew=True).lacking:
-        click.echo(f"secure-embed: this host does not give: {', '.join(lacking)} (docs/operations.md)", err=True)
-    refuse_secrets_here()
+    prepare_for_keys()
     settings = Settings.load(root, dev=dev)  # a wrong setting is said before anything heavy is loaded
-    from secure_embed.api import create_app
+    from secure_embed.api import configure_logging, create_app
     from secure_embed.api import serve as answer
     from secure_embed.deployment import Deployment
 
     if dev:
         click.echo("secure-embed: DEVELOPMENT MODE: whoever holds the development issuer's key is let in", err=True)
+    configure_logging()
     with Deployment(settings) as deployment:
         app = create_app(
             deployment.vault,
@@ -35,4 +34,4 @@ def serve(root: Path, dev: bool) -> None:
             issuers=tuple(issuer.issuer for issuer in settings.issuers),
         )
         click.echo(f"secure-embed: answering on https://{settings.server.host}:{settings.server.port}", err=True)
-        answer(app, deployment.vault, settings)
+        answer(app, deployment.readiness, settings)

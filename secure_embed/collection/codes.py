@@ -1,27 +1,41 @@
-"""One collection's codes: read from their sealed file, or built from the sealed vectors; kept up with the rows; saved."""
+"""One collection's codes: read from their sealed file, or built from the sealed vectors; kept up with the rows; saved.
 
+They come into memory beside everything else: a batch of rows in each turn among the writers, so that writers wait for a
+batch and readers for nothing. Each change is told to the codes that answer and to those that are on their way. What
+trains and fills them is in building.py.
+"""
+
+import logging
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
-from threading import RLock
+from threading import BoundedSemaphore, Lock, Thread
 
-import numpy as np
-
+from secure_embed.collection.building import Building, pass_over
+from secure_embed.collection.opening import Opening, Progress, Stopped
+from secure_embed.collection.pace import short_turns
+from secure_embed.collection.room import NoLimit, Room
 from secure_embed.collection.rows import Rows
 from secure_embed.collection.saved_codes import CodesOrigin, SavedCodes, Standing
-from secure_embed.errors import Conflict, IntegrityFailure, Unavailable
-from secure_embed.index import Added, Codebook, RabitqShard, sample_for, should_retrain
-from secure_embed.keys import CollectionKeys, IndexValue, KeyStore, TagKind, attribute_parts
-from secure_embed.store import Change, RecordStore
-from secure_embed.types import Collection, Position, Ticket, Vectors
+from secure_embed.collection.turns import Turns
+from secure_embed.errors import Conflict, SecureEmbedError, Unavailable
+from secure_embed.index import Added, Codebook, RabitqShard
+from secure_embed.keys import CollectionKeys, KeyStore
+from secure_embed.store import RecordStore
+from secure_embed.types import Collection, Position, Ticket
 
 __all__ = ["Codes"]
 
-save_records_min = 1_000  # fewer are built in 30 ms
+_logger = logging.getLogger(__name__)
+
+save_records_min = 1_000  # fewer are built in 30 ms: at once, by who needs them, and not saved for their own sake
+forget_records = 256  # readers are kept out for so many at a time
+writer_wait_s = 0.25  # a writer gives the opening that it began so long, then goes on without codes
+stop_s = 5.0  # a batch takes a tenth of a second; a training is not waited for
 
 
 class Codes:
-    """Readers run side by side; ``lock`` is that of the collection's writers, and whoever changes rows holds it."""
+    """Readers run side by side; ``turns`` is that of the collection's writers, and whoever changes rows has it."""
 
     def __init__(
         self,
@@ -31,36 +45,214 @@ class Codes:
         keys: CollectionKeys,
         key_store: KeyStore,
         store: RecordStore,
-        lock: RLock,
+        turns: Turns,
         folder: Path | None,
+        room: Room | None = None,
+        trainings: BoundedSemaphore | None = None,
         bits: Callable[[], int] | None = None,
     ) -> None:
-        """``folder``: where codes are saved; None: they are built at each start. ``bits``: how many a dimension they are
-        to have; codes that have others are built anew at the next start."""
-        self._collection = collection
+        """``folder``: where codes are saved; None: they are built at each start. ``trainings``: how many collections may
+        be coded anew at one time, beside the codes that they have. ``bits``: how many a dimension they are to have; codes
+        that have others are made anew in the background."""
+        self._name = collection.name
         self._uuid = collection.uuid
-        self._rows = rows
-        self._keys = keys
+        self._dimension = collection.space.dimension
         self._store = store
-        self._lock = lock
-        self._bits: Callable[[], int] = bits or (lambda: collection.bits)
-        self._shard: RabitqShard | None = None
+        self._turns = turns
+        self._room = NoLimit() if room is None else room
+        self._trainings = BoundedSemaphore(1) if trainings is None else trainings
         self._saved = None if folder is None else SavedCodes(folder / str(collection.uuid), keys, key_store)
+        self._saved_codebook = 0
+        self._building = Building(
+            collection,
+            rows,
+            keys=keys,
+            store=store,
+            turns=turns,
+            saved=self._saved,
+            bits=bits or (lambda: collection.bits),
+        )
+        self._beginning = Lock()  # taken after the turn, never before it
+        self._shard: RabitqShard | None = None
+        self._opening: Opening | None = None
+        self._closed = False
+        self._refused_at = 0  # records, when there was no room to train
+        self.memory_bytes = 0  # that the codes take; a number, so that nobody waits for it
         self.origin: CodesOrigin | None = None  # None: not in use yet
 
-    def shard(self) -> RabitqShard:
-        """The codes, read or built now if need be; callers wait for each other meanwhile. ``origin`` says which."""
+    # --- coming into memory ----------------------------------------------------------------------------------------
+
+    def shard(self, wait_s: float | None = None) -> RabitqShard:
+        """The codes, read or built now if need be; ``origin`` says which. None: however long it takes.
+
+        Raises ``Unavailable``: ``index_building`` with ``retry_after_s`` when it takes longer than ``wait_s``;
+        ``collection_over_budget`` or ``memory_in_use`` when there is no room for them.
+        """
+        while (shard := self._shard) is None:
+            self._begun().wait(wait_s)
+        return shard
+
+    def prepare(self) -> None:
+        """For who is about to write: codes begin to come into memory, if they are not there. Changes get into them
+        wherever they are by then. Raises ``Unavailable`` as :meth:`shard` when there is no room."""
+        if self._shard is None and self._opening is None:
+            opening = self._begun()
+            if opening.finished.wait(writer_wait_s):
+                opening.wait(0)
+
+    @property
+    def busy(self) -> bool:
+        """Whether codes are on their way into memory: nothing may be closed under them."""
+        return self._opening is not None
+
+    @property
+    def progress(self) -> Progress | None:
+        opening = self._opening
+        return None if opening is None else opening.progress
+
+    def need(self, more: int = 0) -> int:
+        """Bytes that the codes take or would take, with ``more`` records than there are."""
+        opening, records = self._opening, self._store.versions(self._uuid).records
+        shard = self._shard or (None if opening is None else opening.shard)
+        if shard is None and opening is None:
+            return min(plan.size for plan in self._building.plans(again=False))
+        codebook = None if shard is None else shard.codebook
+        now, then = (self._building.size(count, codebook) for count in (records, records + more))
+        return max(then, self.memory_bytes + then - now)
+
+    def _begun(self) -> Opening:
+        """The opening that runs. Who finds none begins it, and works on it itself where little is to be done."""
+        with self._beginning:
+            if self._closed:
+                raise Unavailable("the collection is closed", code="index_unavailable")
+            if self._opening is not None:
+                return self._opening
+            opening = Opening(self._name)
+            if self._shard is not None:  # it came between two looks
+                opening.finished.set()
+                return opening
+            few = self._store.versions(self._uuid).records <= save_records_min
+            self._opening = opening
+        if few:
+            self._run(opening)
+        else:
+            self._run_beside(opening)
+        return opening
+
+    def retrain_if_due(self, *, insist: bool = False) -> None:
+        """A new codebook in the background, where the collection has outgrown its own; the old codes answer meanwhile.
+
+        ``insist``: also when it was refused before for want of room and hardly anything came since.
+        """
         shard = self._shard
-        if shard is not None:
-            return shard
-        with self._lock:
-            if self._shard is None:
-                self.origin, shard = self._restored()
-                self._shard = shard or self._build()
-                if shard is None and self._shard.size >= save_records_min:
-                    with suppress(Unavailable):  # a derived file: the answer does not wait for a better medium
-                        self.save()
-            return self._shard
+        if shard is None or not self._building.due(shard.codebook, shard.size):
+            return
+        if shard.size < self._refused_at * 1.25 and not insist:
+            return
+        if (opening := self._begun_again()) is not None:
+            with suppress(Unavailable):  # the old codes do
+                self._run_beside(opening)
+
+    def _begun_again(self) -> Opening | None:
+        """None: other codes are on their way, here or in as many collections as may be coded anew at one time."""
+        with self._beginning:
+            if self._closed or self._opening is not None or not self._trainings.acquire(blocking=False):
+                return None
+            self._opening = opening = Opening(self._name, again=True)
+            return opening
+
+    # --- other bits --------------------------------------------------------------------------------------------------
+
+    def trial(self, bits: int) -> RabitqShard:
+        """See :meth:`Building.trial`. Raises ``Unavailable`` when there is no room for it."""
+        records = self._store.versions(self._uuid).records
+        (plan,) = self._building.plans(again=True)
+        self._room.claim("trial", self.memory_bytes + plan.size * bits + records)
+        try:
+            return self._building.trial(Opening(self._name, again=True), bits)
+        finally:
+            self._room.settle("trial")
+
+    def adopt(self, codebook: Codebook) -> None:
+        """Code anew with a codebook of a :meth:`trial`, now; the codes from before answer meanwhile. Where that cannot be,
+        since others are on their way, it is done in the background with a codebook of the bits that are wanted."""
+        if (opening := self._begun_again()) is not None:
+            self._run(opening, codebook)
+
+    def _run_beside(self, opening: Opening) -> None:
+        try:
+            Thread(target=self._run, args=(opening,), name="codes", daemon=True).start()
+        except RuntimeError as none_left:
+            opening.error = none_left
+            self._ended(opening)
+            raise Unavailable("the system gives no thread", code="unavailable") from None
+
+    def _run(self, opening: Opening, made: Codebook | None = None) -> None:
+        try:
+            self._open(opening, made)
+        except Stopped:
+            opening.error = Unavailable("the codes have to be built again", code="index_unavailable")
+        except BaseException as fault:  # noqa: BLE001 - whoever waits is told
+            opening.error = fault
+            name = fault.code if isinstance(fault, SecureEmbedError) else type(fault).__name__
+            _logger.log(logging.INFO if opening.again else logging.WARNING, "codes did not come into memory: %s", name)
+        finally:
+            self._ended(opening)
+
+    def _ended(self, opening: Opening) -> None:
+        if opening.shard is not None:
+            opening.shard.close()
+        with self._beginning:
+            self._opening = None
+        if opening.again:
+            self._trainings.release()
+        self._room.settle("codes")
+        opening.finished.set()
+        opening.ended.set()
+
+    def _open(self, opening: Opening, made: Codebook | None) -> None:
+        beside = self.memory_bytes if opening.again else 0
+        *first, last = self._building.plans(again=opening.again, made=made)
+        plan = last
+        for each in first:
+            with suppress(Unavailable):
+                self._room.claim("codes", beside + each.size)
+                plan = each
+                break
+        else:
+            try:
+                self._room.claim("codes", beside + last.size)
+            except Unavailable:
+                self._refused_at = self._store.versions(self._uuid).records
+                raise
+
+        def publish(shard: RabitqShard, origin: CodesOrigin) -> None:
+            with self._beginning:
+                if self._closed:
+                    raise Stopped
+                self._shard, opening.shard = shard, None
+                self.origin = self.origin if opening.again else origin
+                if origin is CodesOrigin.SAVED:
+                    self._saved_codebook = shard.codebook.version
+            self._measure()
+
+        with short_turns():
+            self._building.run(opening, plan, publish)
+        opening.say_end()
+        built = self.origin is not CodesOrigin.SAVED or opening.again
+        if built and (shard := self._shard) is not None and shard.size >= save_records_min:
+            with suppress(Unavailable, Conflict):  # a derived file: the answer does not wait for a better medium
+                self.save()
+
+    def _measure(self) -> None:
+        shard = self._shard
+        if shard is None:
+            self.memory_bytes = 0
+        else:
+            found = shard.footprint()
+            self.memory_bytes = found.codes + found.positions + found.attributes + found.codebook
+
+    # --- saved -----------------------------------------------------------------------------------------------------
 
     @property
     def saved_version(self) -> int | None:
@@ -72,177 +264,89 @@ class Codes:
 
         Raises ``Unavailable`` (``codes_not_saved``); the service does without.
         """
-        with self._lock:
+        with self._turns:
             shard = self._shard
-            if self._saved is None or shard is None or self._saved.version == shard.version:
+            if self._saved is None or shard is None:
+                return False
+            if self._saved.version == shard.version and self._saved_codebook == shard.codebook.version:
                 return False
             standing = Standing.now(
                 self._store, self._uuid, data_version=shard.version, codebook=shard.codebook.version
             )
             self._saved.write(standing, shard.chunks())
+            self._saved_codebook = shard.codebook.version
             return True
-
-    def _restored(self) -> tuple[CodesOrigin, RabitqShard | None]:
-        """The codes as they were saved, and what was added since; None: they have to be built, never half of them."""
-        codebook = self._stored_codebook()
-        if self._saved is None or codebook is None:
-            return CodesOrigin.ABSENT, None
-        try:
-            found = self._saved.read(self._store, codebook=codebook.version)
-            if found is None:
-                return CodesOrigin.ABSENT, None
-            with closing(found.chunks) as chunks:
-                shard = RabitqShard.restored(
-                    chunks,
-                    codebook=codebook,
-                    schema=self._collection.attributes,
-                    tag_attribute=self._tag_attribute,
-                    open_vectors=self._rows.open_vectors,
-                )
-        except IntegrityFailure:
-            return CodesOrigin.UNREADABLE, None
-        except Conflict:
-            return CodesOrigin.STALE, None
-        versions = self._store.versions(self._uuid)
-        outgrown = codebook.bits != self._bits() or should_retrain(codebook, versions.records)
-        if shard.version + len(found.since) != versions.data or outgrown:
-            return CodesOrigin.STALE, None
-        self._saved.confirm(found)
-        self._catch_up(shard, found.since)
-        return CodesOrigin.SAVED, shard
-
-    def _catch_up(self, shard: RabitqShard, since: Sequence[Change]) -> None:
-        """Put in what was added: it lies behind everything that the shard has."""
-        if not since:
-            return
-        for positions, vectors, metas in self._rows.opened(Position(since[0].first - 1)):
-            shard.load(positions, vectors, [meta.attributes for meta in metas])
-        self._pass_over(shard, [c.sequence for c in since])
-
-    def _pass_over(self, shard: RabitqShard, sequences: Sequence[int]) -> None:
-        """Changes that leave the codes as they are; the shard counts them all the same."""
-        none = np.zeros(0, np.int64), np.zeros((0, self._collection.space.dimension), np.float32)
-        shard.apply([Added(sequence=s, positions=none[0], vectors=none[1], attributes=()) for s in sequences])
-
-    def add(self, added: Added) -> None:
-        """The rows are durable: if the codes cannot follow, they are built again from the rows at the next use."""
-        shard = self.shard()
-        try:
-            shard.apply([added])
-        except BaseException:
-            self._shard = None
-            raise
-        if should_retrain(shard.codebook, shard.size):
-            self._shard = self._build()
-
-    def pass_over(self, sequences: Sequence[int]) -> None:
-        """Changes that leave the codes as they are."""
-        if self._shard is not None:
-            self._pass_over(self._shard, sequences)
 
     def unsave(self) -> None:
         """The saved ones leave the disk: an erasure has ended their key."""
         if self._saved is not None:
             self._saved.remove()
 
+    # --- changes, told within the writers' turn ------------------------------------------------------------------------
+
+    def add(self, added: Added) -> None:
+        """The rows are durable: if the codes cannot follow, they are built again from the rows at the next use."""
+        # Those on their way come to these rows last.
+        self._tell_opening(lambda shard: pass_over(shard, [added.sequence], self._dimension))
+        self._tell(lambda shard: shard.apply([added]))
+        self.retrain_if_due()
+
+    def pass_over(self, sequences: Sequence[int]) -> None:
+        """Changes that leave the codes as they are."""
+        self._tell_opening(lambda shard: pass_over(shard, sequences, self._dimension))
+        self._tell(lambda shard: pass_over(shard, sequences, self._dimension))
+
     def forget(self, at: Sequence[Position], *, ticket: Ticket) -> None:
-        """Their bytes are overwritten before this returns. Codes that were not built have nothing to forget."""
-        if self._shard is None:
+        """Their bytes are overwritten before this returns, a part at a time, so that readers come in between. Codes that
+        were not built have nothing to forget."""
+        version = self._store.versions(self._uuid).data
+
+        def forget(shard: RabitqShard) -> None:
+            for start in range(0, len(at), forget_records):
+                some = at[start : start + forget_records]
+                shard.forget(some, version=min(version, shard.version + len(set(some))), ticket=ticket)
+            shard.forget((), version=version, ticket=ticket)
+
+        self._tell_opening(forget)
+        self._tell(forget)
+
+    def _tell(self, change: Callable[[RabitqShard], object]) -> None:
+        shard = self._shard
+        if shard is None:
             return
         try:
-            self._shard.forget(at, version=self._store.versions(self._uuid).data, ticket=ticket)
+            change(shard)
         except BaseException:
             self._shard = None
             raise
+        finally:
+            self._measure()
 
-    def end(self) -> None:
-        """They leave memory and disk."""
+    def _tell_opening(self, change: Callable[[RabitqShard], object]) -> None:
+        """It raises nothing, so that the codes that answer are told in any case."""
+        opening = self._opening
+        if opening is None or opening.shard is None:
+            return
+        try:
+            change(opening.shard)
+        except BaseException:  # noqa: BLE001 - nobody has an answer of it yet: it ends, and is begun anew
+            opening.stop()
+            opening.shard.close()
+
+    # --- the end ---------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Nothing comes into memory any more. Not within a turn: what is on its way may want one to end."""
+        with self._beginning:
+            self._closed = True
+            opening = self._opening
+        if opening is not None:
+            opening.stop()
+            opening.ended.wait(stop_s)
+
+    def drop(self) -> None:
+        """They leave memory, overwritten."""
         shard, self._shard = self._shard, None
         if shard is not None:
             shard.close()
-        self.unsave()
-
-    # --- building --------------------------------------------------------------------------------------------------
-
-    def trial(self, bits: int) -> RabitqShard:
-        """Codes as they would be with so many bits a dimension, beside those that answer: kept nowhere, told of no
-        change, without attributes. The caller closes them."""
-        versions = self._store.versions(self._uuid)
-        held = self._stored_codebook()
-        sample = self._sample(versions.records)
-        try:
-            version = 1 if held is None else held.version + 1
-            codebook = Codebook.train(sample, version=version, records=versions.records, bits=bits)
-        finally:
-            sample.fill(0)
-        shard = self._empty(codebook, versions.data)
-        try:
-            for positions, vectors, _ in self._rows.opened():
-                shard.load(positions, vectors, [{}] * len(positions))
-        except BaseException:
-            shard.close()
-            raise
-        return shard
-
-    def adopt(self, codebook: Codebook) -> None:
-        """Build the codes anew with a codebook from a :meth:`trial`. Where another one came first, with one like it."""
-        with self._lock:
-            with suppress(Conflict):
-                self._put(codebook)
-            self._shard = self._build()
-            self.unsave()  # what is saved has this data version too, and the codebook from before
-            with suppress(Unavailable):  # a derived file, as above
-                self.save()
-
-    def _tag_attribute(self, name: str, value: str) -> bytes:
-        return self._keys.tag(TagKind.ATTRIBUTE, *attribute_parts(name, value))
-
-    def _build(self) -> RabitqShard:
-        versions = self._store.versions(self._uuid)
-        shard = self._empty(self._codebook(versions.records), versions.data)
-        for positions, vectors, metas in self._rows.opened():
-            shard.load(positions, vectors, [meta.attributes for meta in metas])
-        return shard
-
-    def _empty(self, codebook: Codebook, version: int) -> RabitqShard:
-        return RabitqShard(
-            codebook=codebook,
-            schema=self._collection.attributes,
-            tag_attribute=self._tag_attribute,
-            open_vectors=self._rows.open_vectors,
-            version=version,
-        )
-
-    def _codebook(self, records: int) -> Codebook:
-        """The stored one, or a new one where there is none yet, the collection has outgrown it, or chosen other bits."""
-        held, bits = self._stored_codebook(), self._bits()
-        if held is not None and held.bits == bits and not should_retrain(held, records):
-            return held
-        sample = self._sample(records) if records else None
-        if sample is None or not len(sample):
-            if held is not None:
-                return held
-            made = Codebook.draw(self._collection.space.dimension, bits=bits)
-        else:
-            # A new rotation with each codebook: what was learned of the old one is worth nothing.
-            version = 1 if held is None else held.version + 1
-            made = Codebook.train(sample, version=version, records=records, bits=bits)
-            sample.fill(0)
-        self._put(made)
-        return made
-
-    def _put(self, made: Codebook) -> None:
-        self._store.put_codebook(self._uuid, made.version, self._keys.seal_index(IndexValue.CODEBOOK, made.to_bytes()))
-
-    def _stored_codebook(self) -> Codebook | None:
-        stored = self._store.codebook(self._uuid)
-        return None if stored is None else Codebook.from_bytes(self._keys.open_index(IndexValue.CODEBOOK, stored[1]))
-
-    def _sample(self, records: int) -> Vectors:
-        """Every n-th vector, as many as training looks at; the caller wipes them."""
-        step = max(1, records // sample_for(records))
-        parts = [vectors[::step].copy() for _, vectors, _ in self._rows.opened()]
-        whole = np.concatenate(parts) if parts else np.zeros((0, self._collection.space.dimension), np.float32)
-        for part in parts:
-            part.fill(0)
-        return whole
+        self._measure()

@@ -9,19 +9,23 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from threading import RLock
+from threading import BoundedSemaphore
 from uuid import UUID
 
 import numpy as np
 import numpy.typing as npt
 
+from secure_embed.collection import figures
 from secure_embed.collection.codes import Codes
+from secure_embed.collection.opening import Progress
 from secure_embed.collection.pause import Pause
 from secure_embed.collection.resealing import open_all, reseal
+from secure_embed.collection.room import NoLimit, Purpose, Room
 from secure_embed.collection.rows import Meta, Rows
 from secure_embed.collection.saved_codes import CodesOrigin
 from secure_embed.collection.tuned import Tuned
-from secure_embed.errors import Conflict, InvalidRequest, Unavailable
+from secure_embed.collection.turns import Turns
+from secure_embed.errors import Conflict, InvalidRequest, SecureEmbedError, Unavailable
 from secure_embed.index import Added, Codebook, Effort, RabitqShard
 from secure_embed.keys import CollectionKeys, KeyStore, Shredded, TagKind
 from secure_embed.store import Appended, RecordStore, RequestKey, SealedRow
@@ -35,8 +39,10 @@ _TYPES: Mapping[str, type] = {"string": str, "long": int, "bool": bool}
 
 
 class Holding:
-    """Readers run side by side; writers take turns. Codes are read from their sealed file at the first use, or
-    built from the sealed vectors."""
+    """Readers run side by side; writers take turns. Codes come into memory at the first use, in the background.
+
+    Whoever has one from :class:`~secure_embed.collection.holdings.Holdings` has it on lease, and uses it only so long.
+    """
 
     def __init__(
         self,
@@ -48,19 +54,25 @@ class Holding:
         pause: Pause | None = None,
         codes_folder: Path | None = None,
         mark: Callable[[], bytes] | None = None,
+        room: Room | None = None,
+        trainings: BoundedSemaphore | None = None,
+        wait_s: float | None = None,
         tuned: Callable[[], Tuned | None] = lambda: None,
     ) -> None:
         """``pause``: what can hold writers off; ``codes_folder``: where codes are saved, or None: they are built at each
-        start; ``mark``: makes what goes into the store with each change (rollback.py); ``tuned``: says what the last
-        tuning has put in force."""
+        start; ``mark``: makes what goes into the store with each change (rollback.py); ``room``: asked before memory is
+        taken; ``trainings``: see :class:`Codes`; ``wait_s``: how long :meth:`shard` waits for codes, or None: until
+        they are there; ``tuned``: says what the last tuning has put in force."""
         self.collection = collection
         self._keys = keys
         self._key_store = key_store
         self._store = store
         self._space = collection.space.digest
         self._pause = Pause() if pause is None else pause
-        self._lock = RLock()
+        self._turns = Turns()
         self._mark = mark
+        self._room = NoLimit() if room is None else room
+        self._wait_s = wait_s
         self._tuned = tuned
         self._rows = Rows(collection, keys, store)
         self._codes = Codes(
@@ -69,10 +81,14 @@ class Holding:
             keys=keys,
             key_store=key_store,
             store=store,
-            lock=self._lock,
+            turns=self._turns,
             folder=codes_folder,
+            room=_Beside(self._room, lambda: self._keys_bytes),
+            trainings=trainings,
             bits=lambda: self.bits,
         )
+        self._keys_bytes = 0
+        self._count_keys()
 
     @property
     def uuid(self) -> UUID:
@@ -96,8 +112,21 @@ class Holding:
     # --- codes -----------------------------------------------------------------------------------------------------
 
     def shard(self) -> RabitqShard:
-        """The codes, read or built now if need be; callers wait for each other meanwhile. ``codes_origin`` says which."""
-        return self._codes.shard()
+        """The codes, read or built now if need be; ``codes_origin`` says which.
+
+        Raises ``Unavailable``: ``index_building`` when they are not there in time, ``collection_over_budget``,
+        ``memory_in_use``.
+        """
+        return self._codes.shard(self._wait_s)
+
+    def warm(self) -> None:
+        """Bring the codes into memory, however long that takes. Raises ``Unavailable`` when there is no room."""
+        self._codes.shard()
+
+    def keep_codes(self) -> None:
+        """What is done from time to time: a new codebook where the old one is outgrown, and the codes saved."""
+        self._codes.retrain_if_due(insist=True)
+        self._codes.save()
 
     def save_codes(self) -> bool:
         """Seal the codes in their file; see :meth:`Codes.save`."""
@@ -111,6 +140,44 @@ class Holding:
     def codes_origin(self) -> CodesOrigin | None:
         """None: not in use yet."""
         return self._codes.origin
+
+    @property
+    def codes_progress(self) -> Progress | None:
+        """None: no codes are on their way into memory."""
+        return self._codes.progress
+
+    # --- memory ------------------------------------------------------------------------------------------------------
+
+    @property
+    def memory_bytes(self) -> int:
+        """What keys and codes take now. A number that changes keep up to date, so that nobody waits for it."""
+        return self._keys_bytes + self._codes.memory_bytes
+
+    @property
+    def memory_needed(self) -> int:
+        """What they would take with the codes in memory."""
+        return self._keys_bytes + self._codes.need()
+
+    @property
+    def busy(self) -> bool:
+        return self._codes.busy
+
+    def _count_keys(self) -> None:
+        self._keys_bytes = self._keys_with(0)
+
+    def _keys_with(self, more: int) -> int:
+        versions = self._store.versions(self.uuid)
+        return figures.keys_bytes(versions.next_position + more, versions.records + more)
+
+    @contextmanager
+    def _growing(self, more: int) -> Iterator[None]:
+        """Room for so many more records, before anything of them is written."""
+        self._room.claim("growth", self._keys_with(more) + self._codes.need(more))
+        try:
+            yield
+        finally:
+            self._count_keys()
+            self._room.settle("growth")
 
     # --- tuning ----------------------------------------------------------------------------------------------------
 
@@ -131,9 +198,8 @@ class Holding:
         return self._codes.trial(bits)
 
     def recode(self, codebook: Codebook) -> None:
-        """Build the codes anew with a codebook from a trial; writers wait, queries go on with the codes from before."""
-        with self._turn():
-            self._codes.adopt(codebook)
+        """Build the codes anew with a codebook from a trial; callers go on with the codes from before."""
+        self._codes.adopt(codebook)
 
     def open_vectors(self, at: Positions, out: npt.NDArray[np.float16], *, ticket: Ticket) -> npt.NDArray[np.bool_]:
         """See :meth:`Rows.open_vectors`; the caller wipes ``out``."""
@@ -159,14 +225,17 @@ class Holding:
         return self._store.replay(self.uuid, request)
 
     def append(self, records: Sequence[Record], vectors: Vectors, *, request: RequestKey | None) -> Appended:
-        """Keys, then rows, then codes; durable on return, all or nothing. ``vectors``: (n, d) float32."""
-        with self._turn():
+        """Keys, then rows, then codes; durable on return, all or nothing. ``vectors``: (n, d) float32.
+
+        Raises ``Unavailable`` (``collection_over_budget``, ``memory_in_use``) before anything is written.
+        """
+        self._codes.prepare()
+        with self._turn(), self._growing(len(records)):
             if request is not None and (done := self.replayed(request)) is not None:
                 return done
             id_tags = [self._keys.tag(TagKind.RECORD_ID, record.id) for record in records]
             if self._store.locate(self.uuid, id_tags):
                 raise Conflict("a record with one of these ids is there already", code="record_exists")
-            self._codes.shard()
             first = self.next_position
             wrapped, sealed = self._keys.seal_records(
                 first,
@@ -195,7 +264,7 @@ class Holding:
     @contextmanager
     def _turn(self) -> Iterator[None]:
         """One writer at a time, and none while writers are held off."""
-        with self._pause.writing(), self._lock:
+        with self._pause.writing(), self._turns:
             yield
 
     def _marked(self) -> bytes | None:
@@ -280,14 +349,34 @@ class Holding:
     def end(self) -> None:
         """Answer nothing any more: keys and codes leave memory, and saved codes the disk. What is stored is not ended
         here (:meth:`Holdings.erase`)."""
+        self._codes.stop()
         with self._turn():
-            self._codes.end()
+            self._codes.drop()
+            self._codes.unsave()
             self._keys.close()
 
     def close(self) -> None:
-        """Save the codes for the next start, if it can be done, and drop the keys."""
+        """Save the codes for the next time, if it can be done, and overwrite codes and keys in memory."""
+        self._codes.stop()
         try:
             with suppress(Unavailable, Conflict):  # a derived file; the next start does without
                 self.save_codes()
         finally:
+            self._codes.drop()
             self._keys.close()
+            with suppress(SecureEmbedError):  # a store that is closed already holds nothing
+                self._store.let_go(self.uuid)
+
+
+class _Beside:
+    """Room for codes: they are claimed together with the keys, which are there already."""
+
+    def __init__(self, room: Room, keys_bytes: Callable[[], int]) -> None:
+        self._room = room
+        self._keys_bytes = keys_bytes
+
+    def claim(self, purpose: Purpose, size: int) -> None:
+        self._room.claim(purpose, self._keys_bytes() + size)
+
+    def settle(self, purpose: Purpose) -> None:
+        self._room.settle(purpose)

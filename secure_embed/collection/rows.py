@@ -4,7 +4,7 @@ A reader may hold a row from before a re-sealing and the keys from after it, or 
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -76,7 +76,7 @@ class Rows:
         )
         return {Field.VECTOR: vector.tobytes(), Field.TEXT: record.text.encode(), Field.META: meta.to_bytes()}
 
-    def opened(self, after: Position = BEFORE_ALL) -> Iterator[tuple[Positions, Vectors, list[Meta]]]:
+    def opened(self, after: Position = BEFORE_ALL) -> Generator[tuple[Positions, Vectors, list[Meta]]]:
         """All records past ``after`` in their order, ``load_rows`` at a time. Buffers are wiped behind the caller."""
         half = np.zeros((load_rows, self._space.dimension), np.float16)
         while rows := self._store.scan(self._uuid, {Field.META}, after=after, limit=load_rows):
@@ -86,11 +86,13 @@ class Rows:
             metas = [self._open_meta(row) for row, has_key in zip(rows, there, strict=True) if has_key]
             vectors = half[: len(rows)].astype(np.float32)
             found = vectors if there.all() else vectors[there]
-            if metas:
-                yield positions[there], found, [meta for meta in metas if meta is not None]
-            found.fill(0)
-            vectors.fill(0)
-            half.fill(0)
+            try:
+                if metas:
+                    yield positions[there], found, [meta for meta in metas if meta is not None]
+            finally:
+                found.fill(0)
+                vectors.fill(0)
+                half.fill(0)
 
     def open_vectors(self, at: Positions, out: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:
         """Fill ``out`` (n, d) float16, C-contiguous, with the vectors at ``at`` (n,) int64, ascending; the (n,) answer

@@ -23,7 +23,7 @@ from secure_embed.index import Effort, RabitqShard, every_list, exhaustive_max, 
 from secure_embed.trail import Trails
 from secure_embed.types import Ticket, Vectors
 
-__all__ = ["Progress", "Tunings"]
+__all__ = ["TuningProgress", "Tunings"]
 
 join_s = 60.0
 efforts_max = steps_max(every_list) + 1  # and the one that was in force
@@ -31,7 +31,7 @@ no_texts = np.zeros((0, 0), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TuningProgress:
     """Of efforts that are measured; ``total`` is the most that there can be."""
 
     done: int
@@ -49,7 +49,7 @@ class Tunings:
         self._busy = Lock()
         self._stopping = Event()
         self._worker: Thread | None = None
-        self._progress: tuple[UUID, Progress] | None = None
+        self._progress: tuple[UUID, TuningProgress] | None = None
 
     # --- asked for ---------------------------------------------------------------------------------------------------
 
@@ -58,8 +58,7 @@ class Tunings:
 
         Raises ``Conflict``: ``tuning_unneeded`` where every search is exact, ``tuning_running``.
         """
-        holding = self._holdings.by_uuid(collection)
-        records = holding.records
+        records = self._holdings.records(collection)
         if records <= exhaustive_max:
             raise Conflict(
                 f"collections of up to {exhaustive_max} records are opened whole: there is nothing to tune",
@@ -67,7 +66,8 @@ class Tunings:
             )
         if self._busy.locked():
             raise _running()
-        return self._openings_max(holding, asked, texts)
+        with self._holdings.using(collection) as holding:
+            return self._openings_max(holding, asked, texts)
 
     def begin(self, collection: UUID, asked: Asked, *, texts: Vectors = no_texts) -> Tuning:
         """Write the tuning down and start it. ``texts``: (t, d) float32, encoded queries; they are wiped in the end.
@@ -87,13 +87,13 @@ class Tunings:
             raise
         return tuning
 
-    def state(self, collection: UUID, identifier: UUID) -> tuple[Tuning, Progress]:
+    def state(self, collection: UUID, identifier: UUID) -> tuple[Tuning, TuningProgress]:
         """Of a collection's newest tuning. Raises ``NotFound`` (``tuning_not_found``) for any other."""
         tuning, running = self._kept.tuning(collection), self._progress
         if tuning is None or tuning.id != str(identifier):
             raise NotFound("there is no such tuning", code="tuning_not_found")
         known = running is not None and running[0] == collection and tuning.state == "running"
-        return tuning, running[1] if known and running is not None else Progress(0, 0)
+        return tuning, running[1] if known and running is not None else TuningProgress(0, 0)
 
     def resume(self) -> None:
         """What a crash cut off has failed: whoever asked for it asks again."""
@@ -104,15 +104,15 @@ class Tunings:
         """Tune again what has grown; one collection at each call, since it goes on in the background."""
         for name in self._holdings.names():
             with suppress(NotFound, Conflict):
-                holding = self._holdings.named(name)
-                tuned = self._kept.tuned(holding.uuid)
-                if tuned is not None and self._outgrown(holding, tuned):
-                    self.begin(holding.uuid, replace(tuned.asked, bits=None, apply=True))
+                uuid = self._holdings.collection(name).uuid
+                tuned = self._kept.tuned(uuid)
+                if tuned is not None and self._outgrown(uuid, tuned):
+                    self.begin(uuid, replace(tuned.asked, bits=None, apply=True))
                     return
 
-    def _outgrown(self, holding: Holding, tuned: Tuned) -> bool:
+    def _outgrown(self, uuid: UUID, tuned: Tuned) -> bool:
         """By the last one that came to an end, so that one that finds nothing is not repeated all night."""
-        last, records = self._kept.tuning(holding.uuid), holding.records
+        last, records = self._kept.tuning(uuid), self._holdings.records(uuid)
         lately = last is not None and last.state == "done" and records < growth_factor * last.records
         return tuned.outgrown(records) and not lately
 
@@ -125,16 +125,16 @@ class Tunings:
     # --- the work ----------------------------------------------------------------------------------------------------
 
     def _written(self, collection: UUID, asked: Asked, texts: int) -> Tuning:
-        holding = self._holdings.by_uuid(collection)
-        tuning = Tuning(
-            id=str(uuid4()),
-            state="running",
-            asked=asked,
-            texts=texts,
-            started_unix=int(time.time()),
-            records=holding.records,
-            bits=holding.bits if asked.bits is None else asked.bits,
-        )
+        with self._holdings.using(collection) as holding:
+            tuning = Tuning(
+                id=str(uuid4()),
+                state="running",
+                asked=asked,
+                texts=texts,
+                started_unix=int(time.time()),
+                records=holding.records,
+                bits=holding.bits if asked.bits is None else asked.bits,
+            )
         self._kept.put_tuning(collection, tuning)
         return tuning
 
@@ -147,7 +147,8 @@ class Tunings:
 
     def _run(self, collection: UUID, tuning: Tuning, texts: Vectors) -> None:
         try:
-            self._tune(collection, tuning, texts)
+            with self._holdings.using(collection) as holding:  # open until the end, whatever others need room for
+                self._tune(holding, tuning, texts)
         except SecureEmbedError as fault:
             gone = self._holdings.name_of(collection) is None
             self._end(collection, tuning, error="collection_not_found" if gone else fault.code)
@@ -156,10 +157,11 @@ class Tunings:
         finally:
             self._progress = None
 
-    def _tune(self, collection: UUID, tuning: Tuning, texts: Vectors) -> None:
-        holding, asked = self._holdings.by_uuid(collection), tuning.asked
+    def _tune(self, holding: Holding, tuning: Tuning, texts: Vectors) -> None:
+        asked = tuning.asked
         openings = self._openings_max(holding, asked, tuning.texts)
         with self._trails.tuning(holding.collection.name, openings=openings, **asked_details(tuning)) as trail:
+            holding.warm()
             shard = holding.shard()
             own = shard if tuning.bits == shard.codebook.bits else holding.trial_codes(tuning.bits, ticket=trail.ticket)
             try:
@@ -173,7 +175,7 @@ class Tunings:
                 ended = replace(ended, applied=True)
             trail.results = tuning.records
             trail.details |= found_details(ended, found)
-        self._kept.put_tuning(collection, ended)  # nobody is told of an end that the log does not have
+        self._kept.put_tuning(holding.uuid, ended)  # nobody is told of an end that the log does not have
 
     def _openings_max(self, holding: Holding, asked: Asked, texts: int) -> int:
         """The sample, everything once, codes built anew (a sample and everything), and what searches open."""
@@ -199,7 +201,7 @@ class Tunings:
         def measure(effort: Effort) -> Measured:
             nonlocal measured
             self._go_on()
-            self._progress = (holding.uuid, Progress(measured, total))
+            self._progress = (holding.uuid, TuningProgress(measured, total))
             measured += 1
             return measuring.at(effort)
 

@@ -4,10 +4,8 @@ Each kind can be cut off at any moment. What a crash leaves is settled at the ne
 evidence whether the keyring's successor counts (docs/decisions/0011), and :meth:`Rotating.resume` goes on with the rest.
 """
 
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from threading import Event, Lock, Thread
 from typing import Literal
@@ -16,7 +14,7 @@ from uuid import UUID, uuid4
 import orjson
 
 from secure_embed.audit import AuditEvent, AuditLog, Phase
-from secure_embed.collection import Holding, Holdings
+from secure_embed.collection import Holdings, short_turns
 from secure_embed.errors import Conflict, NotFound, SecureEmbedError
 from secure_embed.keys import CatalogueKeys, CatalogueValue
 from secure_embed.store import RecordStore, StateKind
@@ -28,7 +26,6 @@ Detail = Mapping[str, str | int | bool]
 
 records_per_second_default = 2_000  # re-sealing beside queries; docs/decisions/0011 has what it costs them
 join_s = 60.0
-turn_s = 0.000_5  # instead of 5 ms: a query gives the interpreter away and asks for it again some ten times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +88,7 @@ class Rotating:
                 collection=None if collection is None else str(collection),
                 reseal=reseal,
                 records_per_second=records_per_second,
-                total=self._holdings.by_uuid(collection).records if collection is not None and reseal else 0,
+                total=self._holdings.records(collection) if collection is not None and reseal else 0,
             )
             self._put(identifier, rotation)
             self._start([(identifier, rotation)])
@@ -145,27 +142,31 @@ class Rotating:
                 details = dict(self._steps[rotation.kind]())
             self._note("keys.rotated", {"kind": rotation.kind, **details})
         else:
-            holding = self._holdings.by_uuid(UUID(rotation.collection))
-            self._collection(identifier, rotation, holding)
+            self._collection(identifier, rotation, UUID(rotation.collection))
         self._end(identifier, state="done", error=None)
 
-    def _collection(self, identifier: UUID, rotation: Rotation, holding: Holding) -> None:
-        if rotation.next_position == 0:
-            version = holding.rotate()
-            self._note("keys.rotated", {"kind": "collection", "version": version}, holding)
-            self._note("version.destroyed", {"version": version - 1}, holding)
+    def _collection(self, identifier: UUID, rotation: Rotation, uuid: UUID) -> None:
+        """It is kept open for one step at a time: a re-sealing takes hours, and others may need the room."""
+        name = self._holdings.collection(uuid).name
+        with self._holdings.using(uuid) as holding:
+            segments = holding.segments()
+            if rotation.next_position == 0:
+                version = holding.rotate()
+                self._note("keys.rotated", {"kind": "collection", "version": version}, name)
+                self._note("version.destroyed", {"version": version - 1}, name)
         if not rotation.reseal:
             return
         began, done_before = time.monotonic(), rotation.done
-        for first, end in holding.segments():
+        for first, end in segments:
             if first < rotation.next_position:
                 continue
-            with _short_turns():
+            with self._holdings.using(uuid) as holding, short_turns():
                 count = holding.reseal((first, end))
             rotation = replace(rotation, next_position=end, done=rotation.done + count)
             self._put(identifier, rotation)
             self._pause(began, rotation.done - done_before, rotation.records_per_second or records_per_second_default)
-        self._note("keys.resealed", {"version": holding.key_version, "records": rotation.done}, holding)
+        version = self._holdings.key_version(uuid)
+        self._note("keys.resealed", {"version": version, "records": rotation.done}, name)
 
     def _pause(self, began: float, done: int, records_per_second: int) -> None:
         ahead_s = began + done / records_per_second - time.monotonic()
@@ -179,8 +180,7 @@ class Rotating:
         except SecureEmbedError:
             return  # the store is away: the next start finds it running, and goes on
 
-    def _note(self, action: str, details: Detail, holding: Holding | None = None) -> None:
-        name = None if holding is None else holding.collection.name
+    def _note(self, action: str, details: Detail, name: str | None = None) -> None:
         self._log.system(AuditEvent(phase=Phase.SYSTEM, action=action, collection=name, details=dict(details)))
 
     def _opened(self, identifier: UUID, sealed: bytes) -> Rotation:
@@ -189,14 +189,3 @@ class Rotating:
     def _put(self, identifier: UUID, rotation: Rotation) -> None:
         sealed = self._catalogue.seal(CatalogueValue.TASK, identifier, orjson.dumps(asdict(rotation)))
         self._store.put_state(StateKind.TASK, identifier, sealed)
-
-
-@contextmanager
-def _short_turns() -> Iterator[None]:
-    """Queries beside a sealing thread wait a turn each time that they come back from SQLite, FAISS or the disk."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(turn_s)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)

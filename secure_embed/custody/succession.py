@@ -26,8 +26,9 @@ from secure_embed.keys import (
     open_provider,
     replace_root,
     retire_root,
+    rows_key,
 )
-from secure_embed.layout import KEYRING, KEYS, LOG, ROOT, ROOT_NEXT, ROOT_RETIRED, VERIFIER_KEY
+from secure_embed.layout import KEYRING, LOG, ROOT, ROOT_NEXT, ROOT_RETIRED, VERIFIER_KEY
 from secure_embed.risk import SqlcipherLedger
 from secure_embed.settings import Settings
 from secure_embed.store import SqlcipherRecordStore
@@ -136,13 +137,14 @@ class Successions:
         return {"databases": len(DATABASE_SECRETS)}
 
 
-def open_database(name: str, root: Path, key: bytes, clock: Callable[[], float]) -> Database:
+def open_database(name: str, root: Path, secrets: Keyring | Successor, clock: Callable[[], float]) -> Database:
     """One of ``DATABASE_SECRETS``."""
-    path = root / name
+    path, key = root / name, secrets.secret(DATABASE_SECRETS[name])
+    of_rows = rows_key(secrets.secret(Secret.CATALOGUE))
     if name == "keys/keys.db":
-        return SqlcipherKeyStore(path, key)
+        return SqlcipherKeyStore(path, key, of_rows)
     if name == "data/data.db":
-        return SqlcipherRecordStore(path, key)
+        return SqlcipherRecordStore(path, key, of_rows)
     return SqlcipherLedger(path, key, clock)
 
 
@@ -181,7 +183,7 @@ def _retired(settings: Settings, path: Path) -> bool:
     return True
 
 
-def _settle_root(settings: Settings, left: LeftOver, _clock: Callable[[], float]) -> None:
+def _settle_root(settings: Settings, left: LeftOver, clock: Callable[[], float]) -> None:
     root = settings.root
     chosen = with_provider(settings, left.provider)
     for path in (root / ROOT_NEXT, root / ROOT):
@@ -199,7 +201,8 @@ def _settle_root(settings: Settings, left: LeftOver, _clock: Callable[[], float]
                 continue
             successor = left.open(provider)
             opened.callback(successor.close)
-            with closing(SqlcipherKeyStore(root / KEYS / "keys.db", successor.secret(Secret.KEYS_STORE))) as key_store:
+            with closing(open_database("keys/keys.db", root, successor, clock)) as key_store:
+                assert isinstance(key_store, SqlcipherKeyStore)
                 counts = key_store.root_key_id() == left.key_id
             if not counts:
                 break
@@ -236,11 +239,11 @@ def _settle_store(settings: Settings, left: LeftOver, clock: Callable[[], float]
     with _opened(settings, left) as (keyring, successor):
         for name, secret in DATABASE_SECRETS.items():
             try:
-                open_database(name, settings.root, successor.secret(secret), clock).close()
+                open_database(name, settings.root, successor, clock).close()
             except IntegrityFailure as unreadable:
                 if unreadable.code != "database_unreadable":
                     raise
-                with closing(open_database(name, settings.root, keyring.secret(secret), clock)) as database:
+                with closing(open_database(name, settings.root, keyring, clock)) as database:
                     database.database.rekey(successor.secret(secret))
         successor.commit()
 

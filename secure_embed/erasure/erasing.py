@@ -10,7 +10,7 @@ Why it is so: docs/decisions/0017. What an erasure reaches, for who has to answe
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from threading import Lock
 from typing import Literal
@@ -32,7 +32,7 @@ from secure_embed.types import Action, Position, Receipt, Ticket
 __all__ = ["Erasing", "ErasureState", "Part", "What"]
 
 Kind = Literal["record", "subject", "collection", "retention"]
-What = Sequence[tuple[Holding, Sequence[Position] | None]]  # None: the whole collection
+What = Sequence[tuple[UUID, Sequence[Position] | None]]  # collections; None: the whole of it
 
 SWEEP = "retention.sweep"
 sweep_records_max = 5_000  # of one sweep
@@ -134,7 +134,7 @@ class Erasing:
                     kind=kind,
                     reason=reason,
                     intent=ticket.intent_index,
-                    parts=tuple(_part(holding, at) for holding, at in what if at is None or len(at)),
+                    parts=tuple(self._part(uuid, at) for uuid, at in what if at is None or len(at)),
                 )
                 self._put(identifier, started)
                 shredded = self._shred(identifier, started, ticket)
@@ -157,6 +157,16 @@ class Erasing:
                 with self._lock:
                     self._running.discard(identifier)
 
+    def _part(self, uuid: UUID, at: Sequence[Position] | None) -> Part:
+        end = self._holdings.next_position(uuid)
+        return Part(
+            collection=self._holdings.collection(uuid).name,
+            uuid=str(uuid),
+            keys=((0, end - 1),) if at is None and end else to_ranges(at or ()),
+            records=self._holdings.records(uuid) if at is None else len(at),
+            whole=at is None,
+        )
+
     def _shred(self, identifier: UUID, started: ErasureState, ticket: Ticket) -> ErasureState:
         """Keys, rows and codes, in each collection; durable on return."""
         parts = tuple(self._shred_part(part, ticket) for part in started.parts)
@@ -170,12 +180,12 @@ class Erasing:
             version = self._holdings.erase(uuid, ticket=ticket)
             self._risk.forget_collection(uuid)
             return replace(part, version=version)
-        holding = self._holding(uuid)
-        if holding is None:  # the whole collection was erased meanwhile
-            return replace(part, version=0)
         at = [Position(p) for first, last in part.keys for p in range(first, last + 1)]
-        shredded = holding.erase(at, ticket=ticket)
-        self._risk.forget(uuid, holding.ledger_tags(at))
+        with self._using(uuid) as holding:
+            if holding is None:  # the whole collection was erased meanwhile
+                return replace(part, version=0)
+            shredded = holding.erase(at, ticket=ticket)
+            self._risk.forget(uuid, holding.ledger_tags(at))
         return replace(part, version=shredded.key_version)
 
     def _conclude(self, identifier: UUID, state: ErasureState, may_rotate: Callable[[Holding], bool]) -> ErasureState:
@@ -213,26 +223,31 @@ class Erasing:
         return done
 
     def _version_destroyed(self, part: Part, may_rotate: Callable[[Holding], bool]) -> bool:
-        holding = None if part.whole else self._holding(UUID(part.uuid))
-        if holding is None:
+        if part.whole:
             return True
         assert part.version is not None
-        if holding.key_version <= part.version and (holding.rotates_at_once or may_rotate(holding)):
-            try:
-                holding.rotate()
-            except (
-                Conflict
-            ) as meanwhile:  # the root key is being replaced: what is erased is erased, its end comes later
-                if meanwhile.code != "root_key_stale":
-                    raise
-        return holding.key_version > part.version
+        with self._using(UUID(part.uuid)) as holding:
+            if holding is None:
+                return True
+            if holding.key_version <= part.version and (holding.rotates_at_once or may_rotate(holding)):
+                try:
+                    holding.rotate()
+                except (
+                    Conflict
+                ) as meanwhile:  # the root key is being replaced: what is erased is erased, its end comes later
+                    if meanwhile.code != "root_key_stale":
+                        raise
+            return holding.key_version > part.version
 
-    def _holding(self, uuid: UUID) -> Holding | None:
-        """None: there is no such collection any more."""
-        try:
-            return self._holdings.by_uuid(uuid)
-        except NotFound:
-            return None
+    @contextmanager
+    def _using(self, uuid: UUID) -> Iterator[Holding | None]:
+        """A collection, kept open for the block; None: it is not there any more."""
+        with ExitStack() as kept:
+            try:
+                holding = kept.enter_context(self._holdings.using(uuid))
+            except NotFound:
+                holding = None
+            yield holding
 
     # --- in the background, and after a crash ----------------------------------------------------------------------
 
@@ -285,9 +300,11 @@ class Erasing:
     def _without_held(self, started: ErasureState) -> ErasureState:
         parts = []
         for part in started.parts:
-            holding = None if part.whole else self._holding(UUID(part.uuid))
-            at = [Position(p) for first, last in part.keys for p in range(first, last + 1)]
-            held = {} if holding is None else self._holds.held(holding, at)
+            at = [] if part.whole else [Position(p) for first, last in part.keys for p in range(first, last + 1)]
+            held: Mapping[Position, UUID] = {}
+            if at and self._holds.all():
+                with self._using(UUID(part.uuid)) as holding:
+                    held = {} if holding is None else self._holds.held(holding, at)
             kept = [p for p in at if p not in held]
             parts.append(part if not held else replace(part, keys=to_ranges(kept), records=len(kept)))
         return replace(started, parts=tuple(parts))
@@ -327,19 +344,25 @@ class Erasing:
                 self.run(identifier, what, kind="retention", reason="expired", ticket=own.ticket, log=log)
         return count
 
-    def _expired(self, now_unix: int) -> tuple[list[tuple[Holding, Sequence[Position]]], int]:
-        """What may go, and how many are held."""
-        what: list[tuple[Holding, Sequence[Position]]] = []
+    def _expired(self, now_unix: int) -> tuple[list[tuple[UUID, Sequence[Position]]], int]:
+        """What may go, and how many are held. Only what has something to go is opened."""
+        what: list[tuple[UUID, Sequence[Position]]] = []
         left, all_held = sweep_records_max, 0
         for name in self._holdings.names():
             if not left:
                 break
-            holding = self._holdings.named(name)
-            free, held = self._expired_in(holding, now_unix, left)
+            try:
+                if not self._holdings.expired(name, now_unix, 1):
+                    continue
+                with self._holdings.using(name) as holding:
+                    uuid = holding.uuid
+                    free, held = self._expired_in(holding, now_unix, left)
+            except NotFound:  # it came to its end meanwhile
+                continue
             all_held += held
             left -= len(free)
             if free:
-                what.append((holding, free))
+                what.append((uuid, free))
         return what, all_held
 
     def _expired_in(self, holding: Holding, now_unix: int, limit: int) -> tuple[list[Position], int]:
@@ -365,14 +388,3 @@ class Erasing:
     def _put(self, identifier: UUID, state: ErasureState) -> None:
         sealed = self._catalogue.seal(CatalogueValue.ERASURE, identifier, state.to_bytes())
         self._store.put_state(StateKind.ERASURE, identifier, sealed)
-
-
-def _part(holding: Holding, at: Sequence[Position] | None) -> Part:
-    records = holding.records if at is None else len(at)
-    return Part(
-        collection=holding.collection.name,
-        uuid=str(holding.uuid),
-        keys=((0, holding.next_position - 1),) if at is None and holding.next_position else to_ranges(at or ()),
-        records=records,
-        whole=at is None,
-    )

@@ -70,10 +70,10 @@ class Holds:
     ) -> tuple[UUID, Hold, int]:
         """Durable on return. ``collection``: its name. The number says how many records it holds now: a subject may
         be held before any of theirs is there; a record that is not there is ``NotFound`` (``record_not_found``)."""
-        holding = None if collection is None else self._holdings.named(collection)
+        uuid = None if collection is None else self._holdings.collection(collection).uuid
         hold = Hold(
             subject=subject,
-            collection=None if holding is None else str(holding.uuid),
+            collection=None if uuid is None else str(uuid),
             record=record,
             reason=reason,
             placed_by=f"{by.issuer} {by.subject}",
@@ -104,23 +104,31 @@ class Holds:
             return dict(self._holds)
 
     def records(self, hold: Hold) -> int:
-        """How many records it holds now."""
+        """How many records it holds now. One collection is open at a time."""
         if hold.subject is not None:
-            return sum(len(self._holdings.named(name).of_subject(hold.subject)) for name in self._holdings.names())
-        holding = self._holdings.by_uuid(UUID(hold.collection))
-        return int(hold.record is not None and holding.locate(hold.record) is not None)
+            return sum(self._of_subject(name, hold.subject) for name in self._holdings.names())
+        with self._holdings.using(UUID(hold.collection)) as holding:
+            return int(hold.record is not None and holding.locate(hold.record) is not None)
+
+    def _of_subject(self, name: str, subject: str) -> int:
+        try:
+            with self._holdings.using(name) as holding:
+                return len(holding.of_subject(subject))
+        except NotFound:  # it came to its end meanwhile
+            return 0
 
     # --- asked before something is erased --------------------------------------------------------------------------
 
     @contextmanager
-    def refusing(self, what: Sequence[tuple[Holding, Sequence[Position] | None]]) -> Iterator[None]:
-        """No hold comes while the block runs. ``None`` for positions: the whole collection.
+    def refusing(self, what: Sequence[tuple[UUID, Sequence[Position] | None]]) -> Iterator[None]:
+        """No hold comes while the block runs. ``None`` for positions: the whole collection of that uuid.
 
         Raises ``Conflict`` (``legal_hold``) with the first hold's id and reason when one of the records is held.
         """
         with self.lock:
-            for holding, at in what:
-                held = self.in_collection(holding) if at is None else list(self.held(holding, at).values())
+            for uuid, at in what if self._holds else ():
+                with self._holdings.using(uuid) as holding:
+                    held = self.in_collection(holding) if at is None else list(self.held(holding, at).values())
                 if held:
                     raise Conflict(
                         "a legal hold stands against this erasure; nothing was erased",

@@ -11,6 +11,7 @@ import threading
 import numpy as np
 import numpy.typing as npt
 
+from secure_embed.deadline import Deadline
 from secure_embed.errors import IntegrityFailure
 from secure_embed.index.protocol import OpenVectors, Scored
 from secure_embed.types import Positions, Vectors
@@ -42,18 +43,26 @@ class Rescorer:
             self._buffers.singles = np.zeros((block_vectors, self._dimension), np.float32)
         return self._buffers.halves, self._buffers.singles
 
-    def score(self, at: Positions, query: Vectors) -> Scored:
+    def score(self, at: Positions, query: Vectors, deadline: Deadline) -> Scored:
         """``at``: (n,) int64, ascending, each once. ``query``: (1, d) float32, finite, not zero."""
         present = np.zeros(len(at), np.bool_)
         scores = np.zeros(len(at), np.float32)
         unit = query[0] / np.linalg.norm(query[0])
         for start in range(0, len(at), block_vectors):
+            deadline.require()
             block = slice(start, min(start + block_vectors, len(at)))
             present[block], scores[block] = self._score_block(at[block], unit)
         return _ordered(at[present], scores[present])
 
     def best(
-        self, at: Positions, estimates: npt.NDArray[np.float32], query: Vectors, *, k: int, margin: float
+        self,
+        at: Positions,
+        estimates: npt.NDArray[np.float32],
+        query: Vectors,
+        *,
+        k: int,
+        margin: float,
+        deadline: Deadline,
     ) -> Scored:
         """``at``: (n,) int64, each once, best estimate first; ``estimates``: (n,) float32. Opens from the front until the
         k-th best score is ``margin`` deviations above the next estimate; all of them where that never happens."""
@@ -62,6 +71,7 @@ class Rescorer:
         unit = query[0] / np.linalg.norm(query[0])
         opened, wanted = 0, max(first_block_min, 2 * k)
         while opened < len(at) and opened < wanted:
+            deadline.require()
             block = slice(opened, min(wanted, len(at), opened + block_vectors))
             order = at[block].argsort() + opened  # neighbours in a file are one read
             present[order], scores[order] = self._score_block(at[order], unit)

@@ -5,6 +5,7 @@ A position is a record's permanent number; a slot is its dense place in one FAIS
 Order everywhere: (-score, position).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +13,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from secure_embed.deadline import Deadline
 from secure_embed.errors import InvalidRequest
 from secure_embed.types import Attributes, Expression, Position, Positions, RowFilter, Ticket, Vectors
 
@@ -30,6 +32,7 @@ __all__ = [
 ]
 
 
+never = Deadline(math.inf)
 candidates_max = 10_000
 every_list = lists_max = 65_536
 margin_max = 100.0
@@ -129,15 +132,26 @@ class Shard(Protocol):
         """Raises ``InvalidRequest`` (``filter_invalid``) for an undeclared attribute or a wrong type in ``own``."""
         ...
 
-    def scan(self, query: Vectors, selection: Selection, *, k: int, effort: Effort) -> Candidates:
+    def scan(
+        self, query: Vectors, selection: Selection, *, k: int, effort: Effort, deadline: Deadline = never
+    ) -> Candidates:
         """``query``: (1, d) float32, unit length. At most ``effort.candidates``, or k, or all of a small selection."""
         ...
 
-    def nearest(self, found: Candidates, query: Vectors, *, k: int, effort: Effort, ticket: Ticket) -> Scored:
+    def nearest(
+        self,
+        found: Candidates,
+        query: Vectors,
+        *,
+        k: int,
+        effort: Effort,
+        ticket: Ticket,
+        deadline: Deadline = never,
+    ) -> Scored:
         """Open, score and wipe, best estimate first, until no other candidate is likely to be among the k best."""
         ...
 
-    def score(self, at: Positions, query: Vectors, *, ticket: Ticket) -> Scored:
+    def score(self, at: Positions, query: Vectors, *, ticket: Ticket, deadline: Deadline = never) -> Scored:
         """Open, score and wipe. Positions that were erased meanwhile are absent from the answer."""
         ...
 

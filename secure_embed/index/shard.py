@@ -14,6 +14,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from secure_embed.deadline import Deadline
 from secure_embed.errors import Conflict, InvalidRequest, Unavailable
 from secure_embed.index._chunks import ChunkReader, Piece, chunks_of
 from secure_embed.index._columns import AttributeColumns, TagAttribute
@@ -23,7 +24,17 @@ from secure_embed.index._lock import ReadersWriterLock
 from secure_embed.index._rescore import Rescorer
 from secure_embed.index._slots import SlotMap
 from secure_embed.index.codebook import Codebook
-from secure_embed.index.protocol import Added, Candidates, Effort, Erased, Forgotten, OpenVectors, Scored, Selection
+from secure_embed.index.protocol import (
+    Added,
+    Candidates,
+    Effort,
+    Erased,
+    Forgotten,
+    OpenVectors,
+    Scored,
+    Selection,
+    never,
+)
 from secure_embed.types import (
     Action,
     Attributes,
@@ -236,7 +247,9 @@ class RabitqShard:
             edition=self._edition,
         )
 
-    def scan(self, query: Vectors, selection: Selection, *, k: int, effort: Effort) -> Candidates:
+    def scan(
+        self, query: Vectors, selection: Selection, *, k: int, effort: Effort, deadline: Deadline = never
+    ) -> Candidates:
         """Opens nothing. ``estimates`` of an exhaustive answer are NaN: nothing was estimated, all will be scored.
 
         What is found depends on the selected records and the codebook alone, not on others beside them. Raises
@@ -249,13 +262,16 @@ class RabitqShard:
         if not isinstance(selection, _OwnSelection) or selection.shard is not self:
             raise Conflict("the selection was made on another shard", code="selection_stale")
         wanted = max(k, effort.candidates)
+        deadline.require()
         whole = exhaustive_max if selection.bitmap is None else exhaustive_filtered_max
         with self._reading():
             bitmap, spread = self._as_of_now(selection)
             if selection.count <= max(whole, wanted):
                 return self._all_of(bitmap)
             turned = self._codebook.turn(query)
-            found, estimates = self._codes.search(turned, wanted, bitmap=bitmap, spread=spread, lists=effort.lists)
+            found, estimates = self._codes.search(
+                turned, wanted, bitmap=bitmap, spread=spread, lists=effort.lists, deadline=deadline
+            )
             positions = self._slots.positions_of(found)
         invariant(len(positions) == len(estimates))  # only live slots have codes
         order = np.lexsort((positions, -estimates))
@@ -308,22 +324,33 @@ class RabitqShard:
         positions = self._slots.positions_of(chosen)
         return Candidates(positions=positions, estimates=np.full(len(positions), np.nan, np.float32), exhaustive=True)
 
-    def score(self, at: Positions, query: Vectors, *, ticket: Ticket) -> Scored:
+    def score(self, at: Positions, query: Vectors, *, ticket: Ticket, deadline: Deadline = never) -> Scored:
         """Raises ``SecureEmbedError`` (``ticket_refused``) before anything is opened, ``IntegrityFailure``
         (``stored_vector_invalid``) for a stored vector that is not finite."""
         self._ensure_query(query)
         once = np.unique(np.asarray(at, np.int64))
         ticket.require(Action.QUERY, Action.COLLECTION_TUNE, openings=len(once))
-        return self._rescorer.score(once, query)
+        return self._rescorer.score(once, query, deadline)
 
-    def nearest(self, found: Candidates, query: Vectors, *, k: int, effort: Effort, ticket: Ticket) -> Scored:
+    def nearest(
+        self,
+        found: Candidates,
+        query: Vectors,
+        *,
+        k: int,
+        effort: Effort,
+        ticket: Ticket,
+        deadline: Deadline = never,
+    ) -> Scored:
         """Opens candidates, the best estimate first, until no other is likely to be among the k best; all of an
         exhaustive answer. Order and scores are those of :meth:`score`, and so are the errors."""
         if found.exhaustive:
-            return self.score(found.positions, query, ticket=ticket)
+            return self.score(found.positions, query, ticket=ticket, deadline=deadline)
         self._ensure_query(query)
         ticket.require(Action.QUERY, Action.COLLECTION_TUNE, openings=len(found.positions))
-        return self._rescorer.best(found.positions, found.estimates, query, k=k, margin=effort.margin)
+        return self._rescorer.best(
+            found.positions, found.estimates, query, k=k, margin=effort.margin, deadline=deadline
+        )
 
     def _ensure_query(self, query: Vectors) -> None:
         right_shape = query.dtype == np.float32 and query.shape == (1, self._codebook.dimension)

@@ -1,5 +1,5 @@
 """Keys of the catalogue: what belongs to no single collection. Seals collection descriptors and erasure states, and
-hashes collection names and principals. Two keys from one secret by HKDF-SHA-256 (RFC 5869); docs/formats.md.
+hashes collection names and principals. Keys from one secret by HKDF-SHA-256 (RFC 5869); docs/formats.md.
 """
 
 from uuid import UUID
@@ -11,7 +11,7 @@ from secure_embed.keys.locked import LockedMemory
 from secure_embed.keys.sealing import CatalogueValue, Place, key_bytes, open_bound, seal_bound
 from secure_embed.keys.tags import TagKind, tag
 
-__all__ = ["CatalogueKeys"]
+__all__ = ["CatalogueKeys", "rows_key"]
 
 
 class CatalogueKeys:
@@ -38,6 +38,11 @@ class CatalogueKeys:
         """Overwrite the keys, as far as CPython allows. Later calls raise ``Unavailable`` (``keys_closed``)."""
         self._seal_key.wipe()
         self._tag_key.wipe()
+
+
+def rows_key(secret: bytes) -> bytes:
+    """Of the hashes over the databases' rows. Not a database's own key: who holds that one is whom they are against."""
+    return _derive(secret, b"secure_embed/catalogue/rows/v1")
 
 
 def _derive(secret: bytes, info: bytes) -> bytes:

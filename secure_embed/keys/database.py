@@ -8,9 +8,10 @@ import os
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from threading import Lock, RLock, get_ident
+from typing import Any
 
 import sqlcipher3.dbapi2 as sqlcipher
 
@@ -19,6 +20,8 @@ from secure_embed.keys.connections import connect, faults, key_pragma
 from secure_embed.keys.file_lock import FileLock
 from secure_embed.keys.locked import LockedMemory
 from secure_embed.keys.private_files import sync_folder
+from secure_embed.keys.row_seals import RowSeals, SealedTables
+from secure_embed.keys.row_tree import RowTree
 
 __all__ = ["SealedDatabase"]
 
@@ -49,43 +52,43 @@ class SealedDatabase:
         migrations: Sequence[str],
         page_cache_kib: int = page_cache_kib,
         memory: LockedMemory | None = None,
+        sealed: tuple[SealedTables, bytes] | None = None,
     ) -> None:
         """Open or create ``path`` and bring its schema up to date; each migration is one transaction.
 
         ``page_cache_kib`` bounds the decrypted pages that each of the two connections keeps in memory; ``memory`` holds
-        the key.
+        the key. ``sealed``: the tables whose rows are sealed as sets, and the key of that (32 bytes).
 
-        A file ``<name>.lock`` stays beside it. Raises ``IntegrityFailure`` (``database_unreadable``) for a wrong key
-        or a damaged file, and ``ConfigurationError``: ``store_in_use`` when it is open already, ``store_unusable``
-        when it cannot be locked, ``database_too_new`` for a schema that this version does not know.
+        A file ``<name>.lock`` stays beside it. Raises ``IntegrityFailure``: ``database_unreadable`` for a wrong key
+        or a damaged file, ``rows_altered`` for rows that were taken away or changed; and ``ConfigurationError``:
+        ``store_in_use`` when it is open already, ``store_unusable`` when it cannot be locked, ``database_too_new`` for a
+        schema that this version does not know.
         """
         _ensure_key(key)
         self._path = path
         self._page_cache_kib = page_cache_kib
         self._memory = LockedMemory() if memory is None else memory
+        self._seals = None if sealed is None else RowSeals(sealed[0], self._memory.hold(sealed[1]))
         self._lock = RLock()
         self._whole_file = Lock()  # of a copy or a new key; taken before _lock
         self._read_lock = Lock()  # taken after _lock where both are
         self._writing_thread: int | None = None
         self._closed = False
         self._file_lock = FileLock(path.with_name(f"{path.name}.lock"))
-        try:
+        with ExitStack() as failed, faults(path.name):
+            failed.callback(self._file_lock.release)
             # Created here so that the file never exists with wider permissions, whatever the umask.
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
             sync_folder(path.parent)  # SQLite does not see to it for a file that exists already
-            with faults(path.name):
-                self._connection = self._connect(key)
-        except BaseException:
-            self._file_lock.release()
-            raise
-        try:
-            with faults(path.name):
-                self._migrate(migrations)
-                self._reader = self._connect(key, read_only=True)
-        except BaseException:
-            self._connection.close()
-            self._file_lock.release()
-            raise
+            self._connection = self._connect(key)
+            failed.callback(self._connection.close)
+            self._reader = self._connect(key, read_only=True)
+            failed.callback(self._reader.close)
+            self._migrate(migrations)
+            if self._seals is not None:
+                self._seals.load(self._committed)
+                self._seals.watch(self._connection)
+            failed.pop_all()
         self._key = self._memory.hold(key)
 
     def _connect(self, key: bytes, *, read_only: bool = False) -> sqlcipher.Connection:
@@ -95,10 +98,13 @@ class SealedDatabase:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > len(migrations):
             raise ConfigurationError(f"{self._path.name} was written by a newer version", code="database_too_new")
-        if version == 0:  # a crash may have come between this and the first migration
+        # A crash may have come between this and the first migration.
+        if version == 0 and (self._seals is None or self._seals.is_new(self._committed)):
             with self.transaction() as run:
                 run.execute(_generation_table)
                 run.execute("INSERT OR IGNORE INTO file_generation VALUES (1, 0)")
+                if self._seals is not None:
+                    self._seals.create(run)
         for number, script in enumerate(migrations[version:], start=version + 1):
             with self.transaction() as run:
                 for statement in filter(str.strip, script.split(";")):
@@ -131,15 +137,19 @@ class SealedDatabase:
         with self._lock, self._faults():
             self._connection.execute("BEGIN IMMEDIATE")
             self._writing_thread = get_ident()
-            before = self._connection.total_changes
+            before, tree = self._connection.total_changes, None
             try:
                 yield self._connection
-                if self._connection.total_changes != before:
-                    self._connection.execute("UPDATE file_generation SET number = number + 1")
+                if self._connection.total_changes != before or self._schema_changed():
+                    tree = self._count_and_seal()
                 self._connection.execute("COMMIT")
+                if self._seals is not None and tree is not None:
+                    self._seals.took(tree)
             except BaseException as fault:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
+                if self._seals is not None:
+                    self._seals.undone(sure=tree is None)
                 if isinstance(fault, sqlcipher.IntegrityError) and not refusable:
                     raise IntegrityFailure(
                         f"rows of {self._path.name} contradict each other", code="database_inconsistent"
@@ -147,6 +157,42 @@ class SealedDatabase:
                 raise
             finally:
                 self._writing_thread = None
+
+    def _schema_changed(self) -> bool:
+        return self._seals is not None and self._seals.schema_changed(self._connection)
+
+    def _count_and_seal(self) -> RowTree | None:
+        run = self._connection
+        counted = run.execute("UPDATE file_generation SET number = number + 1 RETURNING number").fetchall()
+        if self._seals is None:
+            return None
+        if len(counted) != 1:
+            raise self._uncounted()
+        return self._seals.seal(run, self._committed, counted[0][0])
+
+    def _committed(self, sql: str, parameters: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """The last commit's view, also for who is within a transaction."""
+        with self._read_lock, self._faults():
+            return list(self._reader.execute(sql, parameters))
+
+    def sealed_rows(self, table: str, owner: int = 0) -> list[tuple[Any, ...]]:
+        """All rows of an owner in a sealed table, all columns, as the last commit left them.
+
+        The first time they are compared with what was sealed. Raises ``IntegrityFailure`` (``rows_altered``).
+        """
+        assert self._seals is not None
+        rows = self._seals.rows(self._committed, table, owner, locked=False)
+        if rows is None:
+            with self._lock:
+                rows = self._seals.rows(self._committed, table, owner, locked=True)
+        assert rows is not None
+        return rows
+
+    def require_sealed(self, table: str, owner: int, first: int, last: int) -> None:
+        """Compare the blocks of these keys with what was sealed, where they were not yet. Raises as above."""
+        assert self._seals is not None
+        with self._lock:
+            self._seals.require_keys(self._committed, table, owner, first, last)
 
     def rows(self, sql: str, parameters: Sequence[Value] = ()) -> list[tuple[Value, ...]]:
         """All rows of one SELECT, read in one consistent view: the last commit's, and within a transaction its own."""
@@ -162,8 +208,11 @@ class SealedDatabase:
         than was seen before is an older one put back. Raises ``IntegrityFailure`` where the count is gone."""
         found = self.rows("SELECT number FROM file_generation")
         if len(found) != 1 or not isinstance(found[0][0], int):
-            raise IntegrityFailure(f"{self._path.name} does not count its changes", code="database_unreadable")
+            raise self._uncounted()
         return found[0][0]
+
+    def _uncounted(self) -> IntegrityFailure:
+        return IntegrityFailure(f"{self._path.name} does not count its changes", code="database_unreadable")
 
     def empty_write_ahead_log(self) -> None:
         """Move the write-ahead log into the database and truncate it, so that deleted bytes are in neither."""
@@ -219,6 +268,8 @@ class SealedDatabase:
         with self._read_lock:
             old = self._reader, self._connection
             self._reader, self._connection = reader, fresh
+        if self._seals is not None:
+            self._seals.watch(fresh)
         for connection in old:
             connection.close()
         return key
@@ -298,6 +349,8 @@ class SealedDatabase:
             self._reader.close()
             self._connection.close()  # the last one: moves the write-ahead log into the file and removes it
             self._key.wipe()
+            if self._seals is not None:
+                self._seals.close()
             self._file_lock.release()
 
 

@@ -1,25 +1,27 @@
 """The keys database: wrapped keys in one SQLCipher file. Implements ``KeyStore``; sees no key unwrapped.
 
 Keys end by being overwritten where they lie; no row is ever deleted or moved: ``key_tables`` says how that is seen to.
-Rows are appended in the order of ``id``, and no index holds a key or a tag.
+Rows are appended in the order of ``id``, and no index holds a key or a tag. Each table is sealed as a set of rows.
 
 Every record key is wrapped by its collection's current key: ``put`` refuses another version, so no version is stored
 beside each key. Every collection key is wrapped by the one root that ``root`` names.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import numpy as np
 from sqlcipher3.dbapi2 import Connection, IntegrityError
 
 from secure_embed.errors import Conflict, NotFound
+from secure_embed.keys import key_blocks
 from secure_embed.keys.database import SealedDatabase
-from secure_embed.keys.key_tables import column, migrations, none, place, position_of, uncolumn
+from secure_embed.keys.key_tables import column, migrations, none, position_of, sealed_tables, uncolumn
 from secure_embed.keys.locked import LockedMemory
-from secure_embed.keys.protocol import KeyBatch, Shredded, WrappedCollection, WrappedKey
+from secure_embed.keys.protocol import KeyBatch, KeyBlock, Shredded, WrappedCollection, WrappedKey
+from secure_embed.keys.row_seals import place
 from secure_embed.types import Action, Position, Ticket
 
 __all__ = ["SqlcipherKeyStore"]
@@ -28,11 +30,6 @@ batch_rows = 10_000
 first_position = Position(0)
 
 # zeroblob() of the same length: a row of the same size is written over the old one, in its place.
-_shred = (
-    "UPDATE record_keys SET shredded = 1, wrapped = zeroblob(40),"
-    " subject_tag = CASE WHEN subject_tag IS NULL THEN NULL ELSE zeroblob(32) END"
-    " WHERE collection = ? AND shredded = 0"
-)
 _end_offer = "UPDATE offers SET used = 0, place = zeroblob(16), wrapped = zeroblob(40) WHERE used = 1 AND place = ?"
 _end_codes = "UPDATE collections SET codes_key = zeroblob(40) WHERE id = ? AND codes_key <> zeroblob(40)"
 _collection = (
@@ -46,9 +43,12 @@ Row = tuple[Any, ...]  # what SQLite gives; each use names the columns it asked 
 class SqlcipherKeyStore:
     """``KeyStore`` in one file. Safe to call from several threads; one process only."""
 
-    def __init__(self, path: Path, key: bytes, memory: LockedMemory | None = None) -> None:
-        """``key``: 32 bytes. Raises what :class:`SealedDatabase` raises."""
-        self.database = SealedDatabase(path, key, migrations=migrations, memory=memory)
+    def __init__(self, path: Path, key: bytes, rows_key: bytes, memory: LockedMemory | None = None) -> None:
+        """``key``: of the file; ``rows_key``: of the hashes over its rows (``catalogue.rows_key``); 32 bytes each. Raises
+        what :class:`SealedDatabase` raises."""
+        self.database = SealedDatabase(
+            path, key, migrations=migrations, memory=memory, sealed=(sealed_tables, rows_key)
+        )
         try:
             self.database.empty_write_ahead_log()  # an erasure or a rotation cut short by a crash has left keys there
         except BaseException:
@@ -95,7 +95,7 @@ class SqlcipherKeyStore:
         with self.database.transaction() as run:
             found = run.execute("SELECT id FROM collections WHERE uuid = ?", (uuid.bytes,)).fetchone()
             if found is not None:
-                run.execute(_shred, found)
+                key_blocks.end(run, found[0])
                 run.executemany(_end_offer, [(at,) for at, _ in self._offers(found[0])])
                 run.execute(
                     "UPDATE collections SET dropped = 1, collection_key = zeroblob(512), index_key = zeroblob(40),"
@@ -117,50 +117,48 @@ class SqlcipherKeyStore:
             positions = {key.position for key in keys}
             if len(positions) != len(keys) or min(positions) < next_position:
                 raise Conflict("a position was used before", code="position_taken")
-            run.executemany(
-                "INSERT INTO record_keys (collection, position, wrapped, subject_tag) VALUES (?, ?, ?, ?)",
-                [(number, key.position, key.wrapped, key.subject_tag) for key in keys],
-            )
+            key_blocks.put(run, number, keys)
             run.execute("UPDATE counters SET next_position = ? WHERE collection = ?", (max(positions) + 1, number))
 
     def wrapped(self, uuid: UUID, *, since: Position = first_position) -> Iterator[WrappedKey]:
-        """Read in batches of 10,000, each one consistent view: a writer in between is seen in part."""
-        sql = (
-            "SELECT k.position, c.version, k.subject_tag, k.wrapped FROM record_keys k JOIN counters c"
-            " ON c.collection = k.collection WHERE k.collection = ? AND k.position >= ? AND k.shredded = 0"
-            " ORDER BY k.position LIMIT ?"
-        )
         number, *_ = self._row(uuid)
-        start: int = since
+        tags = key_blocks.tags(self.database, number)
+        for block in self.blocks(uuid):
+            for slot in np.flatnonzero(block.present).tolist():
+                position = Position(block.first + slot)
+                if position >= since:
+                    yield WrappedKey(
+                        position=position,
+                        version=block.version,
+                        subject_tag=tags.get(position),
+                        wrapped=block.wrapped[slot].tobytes(),
+                    )
+
+    def blocks(self, uuid: UUID) -> Sequence[KeyBlock]:
         while True:
-            batch: list[Row] = self.database.rows(sql, (number, start, batch_rows))
-            for position, version, subject_tag, wrapped in batch:
-                yield WrappedKey(position=position, version=version, subject_tag=subject_tag, wrapped=wrapped)
-            if len(batch) < batch_rows:
-                return
-            start = batch[-1][0] + 1
+            number, version, *_ = self._row(uuid)
+            found = key_blocks.read(self.database, number, version)
+            if self._row(uuid)[1] == version:  # no rotation in between
+                return found
 
     def next_position(self, uuid: UUID) -> Position:
         return Position(self._row(uuid)[2])
 
     def positions_of_subject(self, uuid: UUID, subject_tag: bytes) -> tuple[Position, ...]:
-        """Ascending. No index holds tags, so it reads every key of the collection: about 1 s a million."""
-        sql = "SELECT position FROM record_keys WHERE collection = ? AND subject_tag = ? AND shredded = 0 ORDER BY position"
-        found: list[Row] = self.database.rows(sql, (self._row(uuid)[0], subject_tag))
-        return tuple(Position(position) for (position,) in found)
+        """Ascending. No index holds tags, so it reads every tag of the collection."""
+        return key_blocks.of_subject(self.database, self._row(uuid)[0], subject_tag)
 
     def shred(self, uuid: UUID, at: Sequence[Position], *, ticket: Ticket) -> Shredded:
         """Overwrites keys, offers and subject tags in place, then empties the write-ahead log."""
         ticket.require(Action.RECORD_ERASE)
-        sql = f"{_shred} AND position IN (SELECT value FROM json_each(?)) RETURNING position"
         with self.database.transaction() as run:
-            number, version, *_ = self._row(uuid)
-            gone = [position for (position,) in run.execute(sql, (number, json.dumps([int(p) for p in at])))]
+            number, version, next_position, *_ = self._row(uuid)
+            gone = key_blocks.shred(run, number, [position for position in at if 0 <= position < next_position])
             run.executemany(_end_offer, [(place(number, position),) for position in gone])
             run.execute(_end_codes, (number,))
         # Always, not only when something was deleted now: an earlier call may have stopped between the two.
         self.database.empty_write_ahead_log()
-        return Shredded(positions=tuple(sorted(gone)), key_version=version)
+        return Shredded(positions=tuple(gone), key_version=version)
 
     # --- offers ----------------------------------------------------------------------------------------------------
 
@@ -169,7 +167,8 @@ class SqlcipherKeyStore:
         with self.database.transaction() as run:
             number, version, *_ = self._row(uuid)
             _ensure_version(keys, version)
-            self._ensure_live(number, [key.position for key in keys])
+            if not key_blocks.all_live(run, number, [key.position for key in keys]):
+                raise Conflict("the collection's records changed meanwhile", code="record_keys_changed")
             free: list[Row] = self.database.rows("SELECT id FROM offers WHERE used = 0 LIMIT ?", (len(keys),))
             rows = [(place(number, key.position), key.wrapped) for key in keys]
             try:
@@ -197,13 +196,12 @@ class SqlcipherKeyStore:
 
     def _settle(self, uuid: UUID, at: Sequence[Position], *, promote: bool) -> tuple[Position, ...]:
         wanted = set(at)
-        sql = "UPDATE record_keys SET wrapped = ? WHERE collection = ? AND position = ? AND shredded = 0"
         with self.database.transaction() as run:
             number, *_ = self._row(uuid)
             found = [(position_of(where), where, wrapped) for where, wrapped in self._offers(number)]
             settled = [row for row in found if row[0] in wanted]
             if promote:
-                run.executemany(sql, [(wrapped, number, position) for position, _, wrapped in settled])
+                key_blocks.replace(run, number, {position: wrapped for position, _, wrapped in settled})
             run.executemany(_end_offer, [(where,) for _, where, _ in settled])
         self.database.empty_write_ahead_log()
         return tuple(position for position, _, _ in settled)
@@ -212,15 +210,6 @@ class SqlcipherKeyStore:
         """place, wrapped; in the order of positions."""
         sql = "SELECT place, wrapped FROM offers WHERE used = 1 AND place >= ? AND place < ? ORDER BY place"
         return self.database.rows(sql, (place(number, 0), place(number + 1, 0)))
-
-    def _ensure_live(self, number: int, positions: Sequence[Position]) -> None:
-        sql = (
-            "SELECT count(*) FROM record_keys WHERE collection = ? AND shredded = 0"
-            " AND position IN (SELECT value FROM json_each(?))"
-        )
-        ((live,),) = self.database.rows(sql, (number, json.dumps([int(p) for p in positions])))
-        if live != len(positions):
-            raise Conflict("the collection's records changed meanwhile", code="record_keys_changed")
 
     # --- rotation --------------------------------------------------------------------------------------------------
 
@@ -231,7 +220,7 @@ class SqlcipherKeyStore:
             self._ensure_root(new)
             if new.version != version + 1:
                 raise Conflict("the collection's key has another version", code="key_version_stale")
-            self._rewrap_records(run, number, rewrap)
+            key_blocks.rewrap(run, number, rewrap)
             self._rewrap_offers(run, number, rewrap)
             run.execute("UPDATE counters SET version = ? WHERE collection = ?", (new.version, number))
             run.execute(
@@ -240,19 +229,6 @@ class SqlcipherKeyStore:
                 (column(new.collection_key), new.index_key, new.lookup_key, number),
             )
         self.database.empty_write_ahead_log()
-
-    def _rewrap_records(self, run: Connection, number: int, rewrap: Callable[[KeyBatch], Sequence[bytes]]) -> None:
-        sql = (
-            "SELECT id, position, wrapped FROM record_keys WHERE collection = ? AND position >= ? AND shredded = 0"
-            " ORDER BY position LIMIT ?"
-        )
-        start = 0
-        while rows := self.database.rows(sql, (number, start, batch_rows)):
-            batch: list[Row] = rows
-            ids, positions, wrapped = zip(*batch, strict=True)
-            fresh = rewrap(KeyBatch(positions=positions, wrapped=wrapped, offered=False))
-            run.executemany("UPDATE record_keys SET wrapped = ? WHERE id = ?", zip(fresh, ids, strict=True))
-            start = positions[-1] + 1
 
     def _rewrap_offers(self, run: Connection, number: int, rewrap: Callable[[KeyBatch], Sequence[bytes]]) -> None:
         offers = self._offers(number)

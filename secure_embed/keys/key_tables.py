@@ -3,26 +3,46 @@
 SQLite overwrites a row in place only while its size stays the same; a row that grows is moved, a page that splits or
 merges leaves copies of its cells behind, and no later write finds those (docs/decisions/0002-key-tree.md). So a row
 that holds a key is of one size for life. What changes its size, a counter of one to eight bytes, lies in a table
-without keys; what providers wrap into different lengths is padded to one.
+without keys; what providers wrap into different lengths is padded to one. All of them are sealed as sets of rows.
 """
 
 import struct
 
 from secure_embed.errors import ConfigurationError, IntegrityFailure
+from secure_embed.keys.blocks import BlockTable
+from secure_embed.keys.row_seals import SealedTable, SealedTables, place_of
+from secure_embed.keys.wrapping import wrapped_bytes
 from secure_embed.types import Position
 
-__all__ = ["column", "migrations", "none", "place", "position_of", "root_wrap_bytes_max", "uncolumn"]
+__all__ = [
+    "ABSENT",
+    "LIVE",
+    "SHREDDED",
+    "column",
+    "migrations",
+    "none",
+    "position_of",
+    "record_keys",
+    "root_wrap_bytes_max",
+    "sealed_tables",
+    "subjects",
+    "uncolumn",
+]
+
+ABSENT, LIVE, SHREDDED = range(3)  # record_keys.state of a position
 
 none = bytes(40)  # a wrapped key that is not there
 root_wrap_bytes_max = 510  # AES-KWP 40, AES-GCM 65, Vault Transit about 100, RSA-4096 512 would be too long
 
 _length = struct.Struct(">H")
 _column_bytes = root_wrap_bytes_max + _length.size
-_place = struct.Struct(">qq")
 
-# `version`, `next_position` and `root` hold no key and may move. `id` and `position` never change.
+record_keys = BlockTable("record_keys", {"state": 1, "wrapped": wrapped_bytes})
+subjects = BlockTable("subjects", {"tags": 32})  # keyed hashes; zeros where a record names nobody
+
+# `version`, `next_position` and `root` hold no key and may move. `id` never changes.
 migrations = (
-    """
+    f"""
     CREATE TABLE collections (
         id INTEGER PRIMARY KEY,
         uuid BLOB NOT NULL UNIQUE CHECK (length(uuid) = 16),
@@ -37,15 +57,8 @@ migrations = (
         version INTEGER NOT NULL CHECK (version >= 1),
         next_position INTEGER NOT NULL DEFAULT 0
     ) STRICT;
-    CREATE TABLE record_keys (
-        id INTEGER PRIMARY KEY,
-        collection INTEGER NOT NULL REFERENCES collections (id),
-        position INTEGER NOT NULL CHECK (position >= 0),
-        shredded INTEGER NOT NULL DEFAULT 0 CHECK (shredded IN (0, 1)),
-        wrapped BLOB NOT NULL CHECK (length(wrapped) = 40),
-        subject_tag BLOB CHECK (length(subject_tag) = 32)
-    ) STRICT;
-    CREATE UNIQUE INDEX record_keys_by_position ON record_keys (collection, position);
+    {record_keys.statement};
+    {subjects.statement};
     CREATE TABLE offers (
         id INTEGER PRIMARY KEY,
         used INTEGER NOT NULL CHECK (used IN (0, 1)),
@@ -56,6 +69,23 @@ migrations = (
     CREATE TABLE root (one INTEGER PRIMARY KEY CHECK (one = 1), key_id TEXT NOT NULL) STRICT;
     CREATE TABLE mark (one INTEGER PRIMARY KEY CHECK (one = 1), sealed BLOB NOT NULL) STRICT
     """,
+)
+
+sealed_tables = SealedTables(
+    file="keys.db",
+    tables=(
+        SealedTable(
+            name="collections",
+            columns=("id", "uuid", "dropped", "collection_key", "index_key", "lookup_key", "codes_key"),
+            key="id",
+        ),
+        SealedTable(name="counters", columns=("collection", "version", "next_position"), key="collection"),
+        record_keys.sealed,
+        subjects.sealed,
+        SealedTable(name="offers", columns=("id", "used", "place", "wrapped"), key="id"),
+        SealedTable(name="root", columns=("one", "key_id"), key="one"),
+        SealedTable(name="mark", columns=("one", "sealed"), key="one"),
+    ),
 )
 
 
@@ -77,10 +107,6 @@ def uncolumn(stored: bytes) -> bytes:
     return stored[_length.size : _length.size + length]
 
 
-def place(collection: int, position: int) -> bytes:
-    """16 bytes, in the order of collections and positions; a number in a column of its own would change its size."""
-    return _place.pack(collection, position)
-
-
 def position_of(stored: bytes) -> Position:
-    return Position(_place.unpack(stored)[1])
+    """Of an offer's place."""
+    return Position(place_of(stored)[1])

@@ -8,10 +8,14 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
+import numpy as np
+import numpy.typing as npt
+
 from secure_embed.types import Position, Ticket
 
 __all__ = [
     "KeyBatch",
+    "KeyBlock",
     "KeyProvider",
     "KeyStore",
     "ProviderDescription",
@@ -93,6 +97,16 @@ class KeyBatch:
     offered: bool  # whether they are keys on offer, or those that count
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
+class KeyBlock:
+    """Record keys of positions side by side, as :class:`WrappedKey`, without an object for each."""
+
+    first: Position
+    version: int
+    present: npt.NDArray[np.bool_]  # (n,)
+    wrapped: npt.NDArray[np.uint8]  # (n, 40); zeros where there is none
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shredded:
     positions: tuple[Position, ...]  # keys that existed and are gone; ascending
@@ -117,6 +131,10 @@ class KeyStore(Protocol):
 
     def wrapped(self, uuid: UUID, *, since: Position = ...) -> Iterator[WrappedKey]:
         """Every key at ``since`` or later, in the order of positions."""
+        ...
+
+    def blocks(self, uuid: UUID) -> Sequence[KeyBlock]:
+        """What :meth:`wrapped` gives, in one consistent view, in the order of positions; none of them twice."""
         ...
 
     def next_position(self, uuid: UUID) -> Position:

@@ -5,7 +5,6 @@ Record keys lie wrapped in memory and are unwrapped one at a time, for one value
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from uuid import UUID
 
 import numpy as np
@@ -32,7 +31,6 @@ from secure_embed.types import Field, Position, Positions
 
 __all__ = ["RecordKeys", "load_table"]
 
-load_batch_keys = 10_000
 HEADER_ARRAY = np.frombuffer(HEADER, np.uint8)
 
 
@@ -137,11 +135,10 @@ def load_table(key_store: KeyStore, uuid: UUID, *, version: int) -> WrappedTable
     """Every record key of a collection. Raises ``Conflict`` (``key_version_stale``) when one is not of ``version``."""
     try:
         table = WrappedTable(key_store.next_position(uuid))
-        keys = key_store.wrapped(uuid)
-        while batch := list(islice(keys, load_batch_keys)):
-            if any(key.version != version for key in batch):
+        for block in key_store.blocks(uuid):
+            if block.version != version:
                 raise Conflict("the collection's key was rotated meanwhile", code="key_version_stale")
-            table = table.holding([key.position for key in batch], [key.wrapped for key in batch])
+            table = table.with_block(block.first, block.wrapped, block.present)
     except (MemoryError, ValueError):  # what numpy says of a table that no memory holds
         raise IntegrityFailure("keys.db names positions that cannot be", code="key_store_invalid") from None
     return table

@@ -48,6 +48,13 @@ class WrappedTable:
         table._present[at] = True
         return table
 
+    def with_block(self, first: int, wrapped: npt.NDArray[np.uint8], present: npt.NDArray[np.bool_]) -> "WrappedTable":
+        """As :meth:`holding`, for positions side by side: (n, 40) and (n,). Nothing was there before."""
+        table = self._at_least(first + len(present))
+        table._rows[first : first + len(present)] = wrapped
+        table._present[first : first + len(present)] = present
+        return table
+
     def overwrite(self, positions: Sequence[int], wrapped: Sequence[bytes]) -> None:
         """Put n other keys in place of those that are here. A reader may meet a row of which half is written: its
         caller keeps the new key where such a reader finds it (``CollectionKeys.promote``)."""

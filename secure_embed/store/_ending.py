@@ -1,7 +1,7 @@
 """The end of a whole collection, in steps that each can be the last before a crash and be taken again.
 
-Its tables are its own, so emptying them moves nobody else's cells, and ``secure_delete`` zeroes every page that they
-give back. The space goes to later rows; the file does not shrink.
+The tables of its sealed values are its own, so emptying them moves nobody else's cells, and ``secure_delete`` zeroes every
+page that they give back; its blocks are overwritten where they are. The space goes to later rows; the file does not shrink.
 """
 
 from sqlcipher3.dbapi2 import Connection
@@ -9,11 +9,12 @@ from sqlcipher3.dbapi2 import Connection
 from secure_embed.keys import SealedDatabase
 from secure_embed.store._held import Held
 from secure_embed.store._requests import Requests
-from secure_embed.store._schema import drop_collection_tables, row_tables
+from secure_embed.store._schema import drop_collection_tables, ends, records, value_tables
 
 __all__ = ["end_collection"]
 
 rows_at_once = 500  # texts have up to 64 KiB: at most 32 MiB in one transaction
+blocks_at_once = 500  # of 8 KiB
 counters_at_once = 10_000
 
 going, gone = 1, 2  # collection.ended
@@ -26,8 +27,13 @@ def end_collection(database: SealedDatabase, held: Held, requests: Requests) -> 
         run.execute("UPDATE collection SET ended = ? WHERE number = ?", (going, held.number))
         requests.end(run, ending)
     requests.ended(ending)
-    for table in (*row_tables, "expiry"):
+    for table in value_tables:
         _delete_in_parts(database, f"{table}_{held.number}", "position", "TRUE", rows_at_once)
+    for blocks in (records, ends):
+        ended = blocks_at_once
+        while ended == blocks_at_once:
+            with database.transaction() as run:
+                ended = blocks.end(run, held.number, blocks_at_once)
     held.segments.discard(held.segments.known())
     held.segments.remove_folder()
     for table, column in (("change", "sequence"), ("scrub", "position"), ("segment", "first")):

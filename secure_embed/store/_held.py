@@ -13,12 +13,11 @@ from uuid import UUID
 import numpy as np
 import numpy.typing as npt
 
-from secure_embed.errors import NotFound, SecureEmbedError
+from secure_embed.errors import IntegrityFailure, NotFound, SecureEmbedError
 from secure_embed.keys import SealedDatabase
 from secure_embed.store import _rows
-from secure_embed.store._memory import Presence, TagIndex
-from secure_embed.store._rows import Columns, Row
-from secure_embed.store._schema import position_limit
+from secure_embed.store._memory import Ends, Presence, TagIndex, tag_bytes
+from secure_embed.store._schema import ends, position_limit, records
 from secure_embed.store._segments import Segments
 from secure_embed.store.protocol import SealedRow
 from secure_embed.types import Field, Position, Positions
@@ -26,7 +25,6 @@ from secure_embed.types import Field, Position, Positions
 __all__ = ["ADDED", "ERASED", "RESEALED", "Held", "no_collection"]
 
 ADDED, ERASED, RESEALED = range(3)  # change.kind
-load_tags = 50_000
 
 Answer = TypeVar("Answer")
 
@@ -48,36 +46,36 @@ class Held:
         self._database = database
         self._writing = writing
         self._presence: Presence | None = None
+        self._ends: Ends | None = None
         self._tags: TagIndex | None = None
 
     # --- what is held in memory --------------------------------------------------------------------------------------
 
     def presence(self) -> Presence:
+        """Raises ``IntegrityFailure`` (``rows_altered``), as the two below do."""
         if self._presence is None:
             with self._writing:  # no commit between the look and the publishing
-                presence = Presence()
-                sql = "SELECT kind, first, count FROM change WHERE collection = ? AND kind <> ? ORDER BY sequence"
-                found: list[Row] = self._database.rows(sql, (self.number, RESEALED))
-                for kind, first, count in found:
-                    if kind == ADDED:
-                        presence.add(first, count)
-                    else:
-                        presence.drop([first])
-                self._presence = self._presence or presence
+                self._presence = self._presence or Presence(records.all(self._database, self.number))
         return self._presence
+
+    def ends(self) -> Ends:
+        if self._ends is None:
+            with self._writing:
+                self._ends = self._ends or Ends(ends.all(self._database, self.number))
+        return self._ends
 
     def tags(self) -> TagIndex:
         if self._tags is None:
             with self._writing:
-                index, after = TagIndex(), -1
-                sql = f"""SELECT position, id_tag FROM record_{self.number}
-                    WHERE position > ? AND NOT erased ORDER BY position LIMIT {load_tags}"""
-                while found := self._database.rows(sql, (after,)):
-                    rows: list[Row] = found
-                    index.add([at for at, _ in rows], [tag for _, tag in rows])
-                    after = rows[-1][0]
+                presence, index = self.presence(), TagIndex()
+                there = presence.after(-1, position_limit)
+                index.add(there, presence.tags(there))
                 self._tags = self._tags or index
         return self._tags
+
+    def let_go(self) -> None:
+        with self._writing:  # who changes rows keeps both up to date
+            self._presence = self._tags = None
 
     # --- reading ---------------------------------------------------------------------------------------------------
 
@@ -100,20 +98,51 @@ class Held:
                     return answer
 
     def fetch(self, at: Sequence[Position], fields: AnyCollection[Field]) -> Mapping[Position, SealedRow]:
-        columns, asked = Columns(self.number, fields), _rows.numbers(at)
-        rows = self.consistent(lambda: self._joined(columns, columns.at_positions, (asked,), Field.VECTOR in fields))
-        return {row.position: row for row in rows}
+        asked = np.unique(np.array([int(p) for p in at if 0 <= p < position_limit], np.int64))
+        return {row.position: row for row in self.consistent(lambda: self._read(asked, fields))}
 
     def scan(self, fields: AnyCollection[Field], after: Position, limit: int) -> Sequence[SealedRow]:
-        columns, bounds = Columns(self.number, fields), (min(max(after + 1, 0), position_limit), max(limit, 0))
-        return self.consistent(lambda: self._joined(columns, columns.in_order, bounds, Field.VECTOR in fields))
+        following: int = after
+        while True:
+            asked = self.presence().after(min(following, position_limit), max(limit, 0))
+            rows = self.consistent(lambda asked=asked: self._read(asked, fields))  # type: ignore[misc]
+            if rows or not len(asked):  # all of them may have been erased meanwhile
+                return rows
+            following = int(asked[-1])
 
-    def _joined(self, columns: Columns, sql: str, parameters: Sequence[int | str], vectors: bool) -> list[SealedRow]:
-        found: list[Row] = self._database.rows(sql, parameters)
-        if not vectors:
-            return [columns.row(row, None) for row in found]
-        sealed, present = self._vectors(np.array([row[0] for row in found], np.int64))
-        return [columns.row(row, sealed[n].tobytes()) for n, row in enumerate(found) if present[n]]
+    def _read(self, asked: Positions, fields: AnyCollection[Field]) -> list[SealedRow]:
+        """``asked`` ascends."""
+        presence = self.presence()
+        asked = asked[presence.at(asked)]
+        id_tags, expires = presence.tags(asked).tobytes(), self.ends().at(asked)
+        values = _rows.values(self._database, self.number, fields, asked.tolist())
+        sealed, kept = self._vectors(asked) if Field.VECTOR in fields else (None, presence.at(asked))
+        rows, lost = list[SealedRow](), list[int]()
+        for n, (position, is_kept) in enumerate(zip(asked.tolist(), kept.tolist(), strict=True)):
+            if not is_kept:  # erased while we read
+                continue
+            if (of_row := values.get(position)) is None:
+                lost.append(position)
+                continue
+            if sealed is not None:
+                of_row[Field.VECTOR] = sealed[n].tobytes()
+            tag = id_tags[tag_bytes * n : tag_bytes * (n + 1)]
+            rows.append(SealedRow(position=position, id_tag=tag, fields=of_row, expires_unix=expires[n]))
+        self._require_gone(lost)
+        return rows
+
+    def _require_gone(self, at: list[int]) -> None:
+        """Values that a record lacks: its erasure is committed, and memory follows in a moment; or they were taken away."""
+        if not at:
+            return
+        with self._writing:
+            still = self.presence().at(np.array(at, np.int64))
+        if still.any():
+            first = at[int(np.argmax(still))]
+            raise IntegrityFailure(
+                f"rows of data.db, text or metadata of {self.number}, position {first}, are not there",
+                code="rows_altered",
+            )
 
     def vectors(self, at: Positions) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         return self.consistent(lambda: self._vectors(at))
@@ -134,6 +163,8 @@ class Held:
         return out, kept
 
     def locate(self, id_tags: Sequence[bytes]) -> Mapping[bytes, Position]:
-        asked = set(id_tags)
-        found = _rows.matching(self._database, self.number, self.tags().candidates(list(asked)))
-        return {tag: position for tag, position in found.items() if tag in asked}
+        asked, presence = set(id_tags), self.presence()
+        at = np.array(self.tags().candidates(list(asked)), np.int64)
+        found = zip(at.tolist(), presence.tags(at), presence.at(at), strict=True)
+        there = {tag.tobytes(): Position(position) for position, tag, is_there in found if is_there}
+        return {tag: position for tag, position in there.items() if tag in asked}

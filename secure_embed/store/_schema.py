@@ -4,17 +4,36 @@ Every BLOB is sealed or a keyed hash, a uuid or fixed numbers apart. The other c
 counts itself, and the moments at which records end.
 
 What an erasure has to reach lies in rows that are appended in order, never grow and never move: it is overwritten in
-its place. SQLite moves cells when pages split or merge, and leaves copies that no later delete finds. So each
-collection has tables of its own, and no index holds a tag or a sealed value.
+its place. SQLite moves cells when pages split or merge, and leaves copies that no later delete finds. So sealed values
+lie in tables of their own for each collection, what is of one size in blocks of fixed rows, and no index holds a tag or a
+sealed value. All tables but those of sealed values, which bind their place themselves, are sealed as sets of rows.
 """
 
-__all__ = ["collection_tables", "drop_collection_tables", "migrations", "position_limit", "row_tables"]
+from secure_embed.keys import BlockTable, SealedTable, SealedTables
+
+__all__ = [
+    "ABSENT",
+    "ERASED",
+    "THERE",
+    "collection_tables",
+    "drop_collection_tables",
+    "ends",
+    "migrations",
+    "position_limit",
+    "records",
+    "sealed_tables",
+    "value_tables",
+]
 
 position_limit = 1 << 40
-row_tables = ("text", "meta", "record")  # what an erasure overwrites; the row that says it is there comes last
+value_tables = ("text", "meta")  # of a collection, in which a row is a sealed value
+ABSENT, THERE, ERASED = range(3)  # records.state of a position
+
+records = BlockTable("records", {"state": 1, "id_tags": 32})
+ends = BlockTable("ends", {"expires_unix": 8})  # i64, little endian; zeros where a record has no end
 
 migrations = (
-    """
+    f"""
     CREATE TABLE collection (
         number INTEGER PRIMARY KEY,
         uuid BLOB NOT NULL UNIQUE CHECK (length(uuid) = 16),
@@ -66,20 +85,46 @@ migrations = (
     CREATE TABLE mark (
         id INTEGER PRIMARY KEY CHECK (id = 1),
         sealed BLOB NOT NULL
-    ) STRICT
+    ) STRICT;
+    {records.statement};
+    {ends.statement}
     """,
 )
 
+sealed_tables = SealedTables(
+    file="data.db",
+    tables=(
+        SealedTable(
+            name="collection",
+            columns=(
+                "number", "uuid", "ended", "name_tag", "descriptor", "slot_bytes",
+                "data_version", "erasure_epoch", "next_position", "record_count",
+            ),
+            key="number",
+        ),
+        SealedTable(name="codebook", columns=("collection", "version", "sealed"), key="collection"),
+        SealedTable(
+            name="segment", columns=("collection", "first", "generation", "slots"), owner="collection", key="first"
+        ),
+        SealedTable(name="scrub", columns=("collection", "position"), owner="collection", key="position"),
+        SealedTable(
+            name="change",
+            columns=("collection", "sequence", "kind", "first", "count"),
+            owner="collection",
+            key="sequence",
+            at_start=False,
+        ),
+        SealedTable(name="request", columns=("id", "tag", "body_tag", "answer"), key="id"),
+        SealedTable(name="state", columns=("id", "name", "padded"), key="id"),
+        SealedTable(name="mark", columns=("id", "sealed"), key="id"),
+        records.sealed,
+        ends.sealed,
+    ),
+)  # fmt: skip
+
 _of_collection = (
-    """CREATE TABLE record_{n} (
-        position INTEGER PRIMARY KEY,
-        erased INTEGER NOT NULL DEFAULT 0 CHECK (erased IN (0, 1)),
-        id_tag BLOB NOT NULL CHECK (length(id_tag) = 32)
-    ) STRICT""",
     "CREATE TABLE meta_{n} (position INTEGER PRIMARY KEY, meta BLOB NOT NULL) STRICT",
     "CREATE TABLE text_{n} (position INTEGER PRIMARY KEY, text BLOB NOT NULL) STRICT",
-    "CREATE TABLE expiry_{n} (position INTEGER PRIMARY KEY, expires_unix INTEGER NOT NULL) STRICT",
-    "CREATE INDEX expiry_{n}_by_time ON expiry_{n} (expires_unix, position)",
 )
 
 
@@ -89,4 +134,4 @@ def collection_tables(number: int) -> list[str]:
 
 
 def drop_collection_tables(number: int) -> list[str]:
-    return [f"DROP TABLE IF EXISTS {table}_{number}" for table in (*row_tables, "expiry")]
+    return [f"DROP TABLE IF EXISTS {table}_{number}" for table in value_tables]

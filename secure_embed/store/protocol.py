@@ -215,6 +215,10 @@ class RecordStore(Protocol):
 
     def marked(self) -> bytes | None: ...
 
+    def let_go(self, c: UUID) -> None:
+        """Give back what is held in memory of a collection beside its file; the next use reads it again."""
+        ...
+
     @property
     def generation(self) -> int:
         """Counts the transactions that changed something, over the store's whole life."""

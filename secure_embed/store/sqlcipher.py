@@ -27,7 +27,7 @@ from secure_embed.store._ending import end_collection, gone
 from secure_embed.store._held import ADDED, ERASED, RESEALED, Held, no_collection
 from secure_embed.store._requests import Requests, request_lifetime_s
 from secure_embed.store._rows import Row
-from secure_embed.store._schema import collection_tables, migrations
+from secure_embed.store._schema import collection_tables, migrations, sealed_tables
 from secure_embed.store._segment_files import OpenFiles, faults, files_below, overwrite_and_unlink
 from secure_embed.store._segments import Segment, Segments
 from secure_embed.store.protocol import (
@@ -52,8 +52,9 @@ _kinds: tuple[Literal["added", "erased", "resealed"], ...] = ("added", "erased",
 class SqlcipherRecordStore:
     """Safe to call from several threads. A second store on the same file, in this process or another, is refused."""
 
-    def __init__(self, path: Path, key: bytes, *, clock: Callable[[], float] = time.time) -> None:
-        """Open or create ``path`` and the folder ``segments`` beside it; ``key``: 32 bytes; ``clock``: Unix time.
+    def __init__(self, path: Path, key: bytes, rows_key: bytes, *, clock: Callable[[], float] = time.time) -> None:
+        """Open or create ``path`` and the folder ``segments`` beside it. ``key``: of the file; ``rows_key``: of the hashes
+        over its rows; 32 bytes each. ``clock``: Unix time.
 
         Finishes erasures that a crash cut off. What other writes left that were cut off goes before the next write,
         not now: if ``path`` is an older copy put back, its segments are not yet lost. Raises what
@@ -65,7 +66,9 @@ class SqlcipherRecordStore:
         self._writing = RLock()  # taken before the database's own
         self._clean = False
         # Public: rotation of its key, backups and its generation are the database's own doors.
-        self.database = SealedDatabase(path, key, migrations=migrations, page_cache_kib=page_cache_kib)
+        self.database = SealedDatabase(
+            path, key, migrations=migrations, page_cache_kib=page_cache_kib, sealed=(sealed_tables, rows_key)
+        )
         try:
             self._held: dict[UUID, Held] = {}
             self._ending: dict[UUID, Held] = {}
@@ -165,7 +168,7 @@ class SqlcipherRecordStore:
     ) -> Appended:
         number, segments, tags = held.number, held.segments, [row.id_tag for row in rows]
         first, count = rows[0].position, len(rows)
-        index, presence = held.tags(), held.presence()
+        index, presence, ends = held.tags(), held.presence(), held.ends()
         sealed_before = segments.slot_bytes
         slots: Future[list[Segment]] | None = None
         committing = False
@@ -174,7 +177,8 @@ class SqlcipherRecordStore:
                 data, following = _rows.counters(run, number)
                 if first < following:
                     raise Conflict("a position was used before", code="position_used")
-                _rows.ensure_new(run, number, tags, index.candidates(tags))
+                if len(set(tags)) < len(tags) or held.locate(tags):
+                    raise Conflict("a record with this id exists", code="record_exists")
                 segments.slot_bytes = slot_bytes
                 # The medium takes the slots while SQLite encrypts the rows: both let go of the interpreter's lock.
                 slots = self._beside.submit(segments.write, first, [row.fields[Field.VECTOR] for row in rows])
@@ -199,8 +203,10 @@ class SqlcipherRecordStore:
                 segments.slot_bytes = sealed_before
             raise
         segments.learn(changed)
-        presence.add(first, count)
-        index.add(range(first, first + count), tags)
+        ends.put(first, [row.expires_unix for row in rows])
+        presence.add(first, tags)
+        at = np.arange(first, first + count, dtype=np.int64)
+        index.add(at, presence.tags(at))
         if request is not None and entry is not None:
             self._requests.learn(number, request, entry)
         return appended
@@ -210,12 +216,13 @@ class SqlcipherRecordStore:
         with self._writing:
             held = self._of(c)
             self._clean_up()  # a file that was left of an earlier generation holds these records too
-            presence, tags = held.presence(), held.tags()
+            presence, tags, ends = held.presence(), held.tags(), held.ends()
             with self.database.transaction() as run:
                 epoch, found = self._erase(run, held.number, at)
                 _states.put_mark(run, mark)
             presence.drop(found)
             tags.drop(found)
+            ends.drop(found)
             # Also when nothing was there: an earlier call may have been cut off between its commit and these lines.
             self._scrub(held)
             self.database.empty_write_ahead_log()
@@ -224,11 +231,10 @@ class SqlcipherRecordStore:
     def _erase(self, run: Connection, number: int, at: Iterable[int]) -> tuple[int, list[int]]:
         """The epoch after it, and which of the positions held a record."""
         data, _ = _rows.counters(run, number)
-        found = _rows.there(run, number, at)
+        found = _rows.overwrite(run, number, at)
         ((epoch,),) = run.execute("SELECT erasure_epoch FROM collection WHERE number = ?", (number,)).fetchall()
         if not found:
             return int(epoch), []
-        _rows.overwrite(run, number, found)
         self._requests.forget_bodies(run, number, found)
         run.executemany("INSERT INTO scrub VALUES (?, ?)", [(number, position) for position in found])
         for sequence, position in enumerate(found, start=data + 1):
@@ -255,6 +261,8 @@ class SqlcipherRecordStore:
             self._clean_up()
             (old,) = [segment for segment in held.segments.known() if segment.first == first]
             at = [int(row.position) for row in rows]
+            if any(held.locate([row.id_tag]).get(row.id_tag) != row.position for row in rows):
+                raise _rows.changed_rows()
             new = Segment(old.first, old.generation + 1, old.slots)
             try:
                 held.segments.rewrite(old, new, at, [row.fields[Field.VECTOR] for row in rows])
@@ -321,17 +329,19 @@ class SqlcipherRecordStore:
         return self._of(c).locate(id_tags)
 
     def expired(self, c: UUID, now_unix: int, limit: int) -> Sequence[Position]:
-        sql = f"""SELECT position FROM expiry_{self._of(c).number} WHERE expires_unix <= ?
-            ORDER BY expires_unix, position LIMIT ?"""
-        return [Position(position) for (position,) in self._rows(sql, (now_unix, max(limit, 0)))]
+        return [Position(position) for position in self._of(c).ends().until(now_unix, max(limit, 0))]
 
     def segment_bounds(self, c: UUID) -> Sequence[tuple[Position, Position]]:
         return [(Position(segment.first), Position(segment.end)) for segment in self._of(c).segments.known()]
 
     def changes(self, c: UUID, *, since: int, limit: int) -> Sequence[Change]:
+        number, last = self._of(c).number, min(since + max(limit, 0), self.versions(c).data)
+        if last <= since:
+            return []
+        self.database.require_sealed("change", number, since + 1, last)
         sql = """SELECT sequence, kind, first, count FROM change
-            WHERE collection = ? AND sequence > ? ORDER BY sequence LIMIT ?"""
-        found = self._rows(sql, (self._of(c).number, since, max(limit, 0)))
+            WHERE collection = ? AND sequence BETWEEN ? AND ? ORDER BY sequence"""
+        found = self._rows(sql, (number, since + 1, last))
         return [
             Change(sequence=sequence, kind=_kinds[kind], first=first, count=count)
             for sequence, kind, first, count in found
@@ -372,6 +382,10 @@ class SqlcipherRecordStore:
 
     def marked(self) -> bytes | None:
         return _states.marked(self.database)
+
+    def let_go(self, c: UUID) -> None:
+        if (held := self._held.get(c)) is not None:
+            held.let_go()
 
     @property
     def generation(self) -> int:

@@ -1,11 +1,10 @@
 """Collections: made, listed, shown."""
 
 from secure_embed.answers import CollectionView
-from secure_embed.collection import Holding
 from secure_embed.embed import Encoder
 from secure_embed.index import Effort
 from secure_embed.trail import Call, Trail
-from secure_embed.types import Action, Principal, Receipt
+from secure_embed.types import Action, Collection, Principal, Receipt
 from secure_embed.vault.entrance import Declared, Entrance
 
 __all__ = ["Collections"]
@@ -40,7 +39,7 @@ class Collections:
         with self._way.begin(call, Action.COLLECTION_LIST) as trail:
             principal, _ = self._way.enter(trail, None)
             views = [
-                self._view(trail, principal, self._way.holdings.named(name))
+                self._view(trail, principal, self._way.holdings.collection(name))
                 for name in self._way.holdings.names()
                 if self._way.gate.may(trail, principal, Action.COLLECTION_READ, name)
             ]
@@ -49,19 +48,20 @@ class Collections:
     def show(self, call: Call, name: str) -> CollectionView:
         with self._way.begin(call, Action.COLLECTION_READ) as trail:
             principal, _ = self._way.enter(trail, name)
-            holding = self._way.holdings.named(name)
-            return self._view(trail, principal, holding, trail.done())
+            collection = self._way.holdings.collection(name)
+            return self._view(trail, principal, collection, trail.done())
 
     def _view(
-        self, trail: Trail, principal: Principal, holding: Holding, receipt: Receipt | None = None
+        self, trail: Trail, principal: Principal, collection: Collection, receipt: Receipt | None = None
     ) -> CollectionView:
-        reads_all = self._way.gate.reads_all(trail, principal, holding.collection.name)
-        tuned = self._way.holdings.kept.tuned(holding.uuid)
+        """Nothing is opened for it: looking at a collection brings none into memory."""
+        reads_all = self._way.gate.reads_all(trail, principal, collection.name)
+        tuned = self._way.holdings.kept.tuned(collection.uuid)
         return CollectionView(
-            collection=holding.collection,
-            records=holding.records if reads_all else None,
+            collection=collection,
+            records=self._way.holdings.records(collection.uuid) if reads_all else None,
             receipt=receipt,
-            bits=holding.collection.bits if tuned is None else tuned.bits,
+            bits=collection.bits if tuned is None else tuned.bits,
             effort=self._untuned if tuned is None else tuned.effort,
             tuned=tuned,
         )

@@ -47,7 +47,7 @@ class Custody:
                 )
             uuid = None
             if collection is not None:
-                uuid = self._way.holdings.named(collection).uuid
+                uuid = self._way.holdings.collection(collection).uuid
                 trail.collection = collection
             trail.detail(kind=kind, reseal=reseal)
             trail.ticket().require(Action.KEYS_ROTATE)

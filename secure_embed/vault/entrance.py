@@ -33,6 +33,10 @@ class Entrance:
             trail.collection = collection  # an unknown name is the caller's own text, and stays out of the log
         return principal, self.gate.permit(trail, principal, trail.action, collection, declared)
 
+    def holding(self, trail: Trail, name: str) -> Holding:
+        """The collection, open until the trail ends. Raises ``NotFound`` (``collection_not_found``)."""
+        return trail.keep(self.holdings.using(name))
+
     def refuse(self, call: Call, error: SecureEmbedError) -> None:
         """Log a refusal that the door made (a malformed body, say) and raise it. An unknown caller gets its 401."""
         with self.begin(call, call.action) as trail:

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 from secure_embed.answers import Erasure
-from secure_embed.collection import Holding
 from secure_embed.erasure import Erasing, ErasureState, Kind, What
 from secure_embed.errors import NotFound
 from secure_embed.trail import Call, Trail
-from secure_embed.types import Action, Receipt
+from secure_embed.types import Action, Position, Receipt
 from secure_embed.vault.entrance import Entrance
 
 __all__ = ["Erasures"]
@@ -22,32 +21,34 @@ class Erasures:
     def of_record(self, call: Call, name: str, record_id: str, *, reason: str) -> Erasure:
         with self._way.begin(call, Action.RECORD_ERASE) as trail:
             principal, _ = self._way.enter(trail, name)
-            holding = self._way.holdings.named(name)
+            holding = self._way.holding(trail, name)
             position, _ = self._way.visible(trail, principal, holding, record_id)
-            return self._erase(trail, [(holding, (position,))], kind="record", reason=reason)
+            return self._erase(trail, [(holding.uuid, (position,))], kind="record", reason=reason)
 
     def of_subject(self, call: Call, subject: str, names: Sequence[str] | None, *, reason: str) -> Erasure:
         """All records of a data subject, in every collection where policy lets the caller erase, or in those named."""
         with self._way.begin(call, Action.RECORD_ERASE) as trail:
-            chosen = self._erasable(trail, names)
+            what = self._of_subject(trail, subject, names)
             trail.detail(subject_hmac=trail.hashed("subject", subject))
-            return self._erase(trail, [(h, h.of_subject(subject)) for h in chosen], kind="subject", reason=reason)
+            return self._erase(trail, what, kind="subject", reason=reason)
 
     def of_collection(self, call: Call, name: str, *, reason: str) -> Erasure:
         """The collection and everything in it."""
         with self._way.begin(call, Action.COLLECTION_ERASE) as trail:
             self._way.enter(trail, name)
-            holding = self._way.holdings.named(name)
-            return self._erase(trail, [(holding, None)], kind="collection", reason=reason)
+            collection = self._way.holdings.collection(name)
+            return self._erase(trail, [(collection.uuid, None)], kind="collection", reason=reason)
 
-    def _erasable(self, trail: Trail, names: Sequence[str] | None) -> list[Holding]:
+    def _of_subject(self, trail: Trail, subject: str, names: Sequence[str] | None) -> What:
+        """One collection is open at a time, however many there are."""
         principal = self._way.gate.identify(trail)
         asked = names or self._way.holdings.names()
         allowed = self._way.gate.erases_all_in(trail, principal, asked, named=names is not None)
-        found = []
+        found: list[tuple[UUID, Sequence[Position]]] = []
         for name in allowed:
             try:
-                found.append(self._way.holdings.named(name))
+                with self._way.holdings.using(name) as holding:
+                    found.append((holding.uuid, holding.of_subject(subject)))
             except NotFound:  # it came to its end meanwhile, and all in it
                 if names is not None:
                     raise
@@ -55,7 +56,7 @@ class Erasures:
 
     def _erase(self, trail: Trail, what: What, *, kind: Kind, reason: str) -> Erasure:
         identifier = uuid4()
-        count = sum(holding.records if at is None else len(at) for holding, at in what)
+        count = sum(self._way.holdings.records(uuid) if at is None else len(at) for uuid, at in what)
         trail.detail(erasure=str(identifier), requested=count)
         trail.intend(openings_max=count)
 

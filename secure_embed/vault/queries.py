@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from secure_embed.answers import Hit, QueryResult, Question
 from secure_embed.collection import Holding, Meta
+from secure_embed.deadline import Deadline
 from secure_embed.embed import Encoder
 from secure_embed.errors import IntegrityFailure, InvalidRequest
 from secure_embed.index import Effort, RabitqShard, Selection, openings_max
@@ -61,12 +62,13 @@ class Queries:
         with self._way.begin(call, Action.QUERY) as trail:
             principal, permit = self._way.enter(trail, name)
             reads_texts = ask.include_text and self._way.gate.permit_texts(trail, principal, name)
-            holding = in_space(self._way.holdings.named(name), self._encoder)
+            holding = in_space(self._way.holding(trail, name), self._encoder)
             asked = self._admit(trail, principal, permit, holding, ask)
+            call.deadline.require()
             trail.intend(openings_max=openings_max(asked.effort, ask.k))
             vector = self._encoder.encode_query(asked.text)
             ticket = trail.ticket()  # no vector is opened before the INTENT is durable
-            found = self._search(holding, asked, vector, ask.k, ticket)
+            found = self._search(holding, asked, vector, ask.k, ticket, call.deadline)
             self._recheck(trail, principal, name, found)
             tags = holding.ledger_tags([position for position, _ in found.hits])
             answer = self._risk.release(
@@ -123,9 +125,12 @@ class Queries:
             effort=holding.effort(self._untuned, shard),
         )
 
-    def _search(self, holding: Holding, asked: _Admitted, vector: Vectors, k: int, ticket: Ticket) -> _Found:
-        candidates = asked.shard.scan(vector, asked.selection, k=k, effort=asked.effort)
-        scored = asked.shard.nearest(candidates, vector, k=k, effort=asked.effort, ticket=ticket)
+    def _search(
+        self, holding: Holding, asked: _Admitted, vector: Vectors, k: int, ticket: Ticket, deadline: Deadline
+    ) -> _Found:
+        effort = asked.effort
+        candidates = asked.shard.scan(vector, asked.selection, k=k, effort=effort, deadline=deadline)
+        scored = asked.shard.nearest(candidates, vector, k=k, effort=effort, ticket=ticket, deadline=deadline)
         best = [
             (Position(int(position)), float(score))
             for position, score in zip(scored.positions[:k], scored.scores[:k], strict=True)

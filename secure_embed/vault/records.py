@@ -26,7 +26,7 @@ class Records:
     def ingest(self, call: Call, name: str, records: Sequence[Record], *, idempotency_key: str | None) -> Ingested:
         with self._way.begin(call, Action.RECORD_INGEST) as trail:
             principal, _ = self._way.enter(trail, name)
-            holding = in_space(self._way.holdings.named(name), self._encoder)
+            holding = in_space(self._way.holding(trail, name), self._encoder)
             self._check_batch(holding, records)
             request = _request_key(holding, principal, idempotency_key, records)
             trail.detail(requested=len(records))
@@ -58,7 +58,7 @@ class Records:
     def fetch(self, call: Call, name: str, record_id: str) -> Fetched:
         with self._way.begin(call, Action.RECORD_READ) as trail:
             principal, _ = self._way.enter(trail, name)
-            holding = self._way.holdings.named(name)
+            holding = self._way.holding(trail, name)
             trail.intend(openings_max=1)
             ticket = trail.ticket()
             position, meta = self._way.visible(trail, principal, holding, record_id)
@@ -79,7 +79,7 @@ class Records:
         """A scope of its own, a policy of its own, and then the risk profile: no released one lets vectors out."""
         with self._way.begin(call, Action.VECTORS_EXPORT) as trail:
             self._way.enter(trail, name)
-            self._way.holdings.named(name)
+            self._way.holdings.collection(name)
             raise Forbidden("the risk profile lets no vector out", code="vectors_not_released")
 
 

@@ -30,7 +30,7 @@ class CollectionTunings:
         """Begin a tuning; it goes on in the background, and its end stands in the log as well."""
         with self._way.begin(call, Action.COLLECTION_TUNE) as trail:
             self._way.enter(trail, name)
-            holding = self._way.holdings.named(name)
+            holding = self._way.holding(trail, name)
             different = _ensure_texts(texts)
             openings = self._tunings.openings(holding.uuid, asked, len(different))
             trail.note(k=asked.k)
@@ -54,8 +54,7 @@ class CollectionTunings:
         """How far it is, or what it found. Only the newest one of a collection is kept."""
         with self._way.begin(call, Action.COLLECTION_TUNE) as trail:
             self._way.enter(trail, name)
-            holding = self._way.holdings.named(name)
-            found, progress = self._tunings.state(holding.uuid, identifier)
+            found, progress = self._tunings.state(self._way.holdings.collection(name).uuid, identifier)
             return TuningView(collection=name, tuning=found, progress=progress, receipt=trail.done())
 
     def _encoded(self, texts: Sequence[str]) -> Vectors:

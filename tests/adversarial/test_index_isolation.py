@@ -157,3 +157,32 @@ def test_no_filter_of_a_callers_own_widens_what_policy_permits(own) -> None:
 def test_a_row_filter_fails_closed_on_a_missing_attribute(rows: RowFilter, count: int) -> None:
     shard = shard_with(Codebook.draw(DIMENSION), unit_vectors(6, 90), ["a", "b", ""] * 30, np.arange(90), [])
     assert shard.select(rows, None).count == count
+
+
+def test_a_filter_is_never_answered_with_the_selection_of_another() -> None:
+    """Selections are kept until the next change. To Python True equals 1, and so do filters that hold them."""
+    numbers = [1, 0, 5, 1]
+    shard = RabitqShard(
+        codebook=Codebook.draw(DIMENSION),
+        schema={"level": "long", "vip": "bool"},
+        tag_attribute=lambda *_: b"",
+        open_vectors=lambda at, out: np.ones(len(at), np.bool_),
+    )
+
+    def added(sequence: int) -> Added:
+        first = 4 * (sequence - 1)
+        attributes = [{"level": n, "vip": n == 1} for n in numbers]
+        vectors = unit_vectors(sequence, 4)
+        return Added(sequence=sequence, positions=np.arange(first, first + 4), vectors=vectors, attributes=attributes)
+
+    shard.apply([added(1)])
+    filters = [Equals("level", 1), Equals("level", True), Equals("vip", True), Equals("vip", 1), Equals("level", 5)]
+    for expected in ([2, 0, 2, 0, 1], [2, 0, 2, 0, 1], [4, 0, 4, 0, 2]):
+        if expected[0] == 4:
+            shard.apply([added(2)])
+        assert [shard.select(RowFilter(permits=(each,)), None).count for each in filters] == expected
+        assert [shard.select(RowFilter(permits=(), forbids=(each,)), None).count for each in filters] == [0] * 5
+    deep: object = Equals("level", 1)
+    for _ in range(3_000):
+        deep = Not(deep)
+    assert shard.select(RowFilter(permits=(deep,)), None).count == 0

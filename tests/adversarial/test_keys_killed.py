@@ -26,7 +26,7 @@ from secure_embed.types import *
 
 folder, uuid = Path(sys.argv[1]), UUID(int=5)
 keyring = Keyring.open(folder / "keyring.json", PassphraseProvider(bytearray(32), "known", (65_536, 3, 4)))
-store = SqlcipherKeyStore(folder / "keys.db", keyring.secret(Secret.KEYS_STORE))
+store = SqlcipherKeyStore(folder / "keys.db", keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
 keys = CollectionKeys.unlock(keyring, store, uuid)
 ticket = Ticket(intent_index=1, action=Action.RECORD_ERASE, openings_max=0, expires_monotonic=time.monotonic() + 600)
 while True:
@@ -107,14 +107,14 @@ class Seen:
 
 def test_nothing_acknowledged_is_lost_and_nothing_shredded_returns(tmp_path: Path) -> None:
     keyring = Keyring.create(tmp_path / "keyring.json", PassphraseProvider(bytearray(32), "known", (65_536, 3, 4)))
-    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
+    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
     CollectionKeys.create(keyring, store, uuid).close()
     store.close()
     seen = Seen()
     for after_s in (0.0, 0.013, 0.05, 0.111, 0.2):
         for said in run_and_kill(tmp_path, after_s):
             seen.take(said)
-        store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
+        store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
         keys = CollectionKeys.unlock(keyring, store, uuid)
         keys.settle(store, Field.TEXT, seen.sealed, space)
         assert store.offered(uuid) == []
@@ -164,7 +164,7 @@ def test_a_kill_while_a_file_is_encrypted_anew_leaves_it_whole_under_one_of_the_
 @pytest.mark.parametrize("change", ["store.shred(uuid, [Position(0)], ticket=ticket)", "keys.rotate(store)"])
 def test_a_change_killed_before_its_log_is_emptied_is_finished_by_the_next_start(tmp_path: Path, change: str) -> None:
     keyring = Keyring.create(tmp_path / "keyring.json", PassphraseProvider(bytearray(32), "known", (65_536, 3, 4)))
-    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
+    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
     keys = CollectionKeys.create(keyring, store, uuid)
     wrapped, _ = keys.seal_records(Position(0), [None], [{Field.TEXT: b"text"}], space)
     store.put(uuid, wrapped)
@@ -174,7 +174,7 @@ def test_a_change_killed_before_its_log_is_emptied_is_finished_by_the_next_start
     assert subprocess.run([sys.executable, "-c", script, tmp_path], check=False).returncode == -signal.SIGKILL
     log = tmp_path / "keys.db-wal"
     assert log.stat().st_size > 0
-    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
+    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
     assert log.stat().st_size == 0
     assert wrapped[0] not in list(store.wrapped(uuid))
     store.close()

@@ -21,7 +21,7 @@ Unlocked = tuple[CollectionKeys, list[dict[Field, bytes]]]
 @pytest.fixture
 def deployment(tmp_path: Path) -> tuple[Keyring, SqlcipherKeyStore]:
     keyring = Keyring.create(tmp_path / "keyring.json", PassphraseProvider(bytearray(32), "known", (65_536, 3, 4)))
-    return keyring, SqlcipherKeyStore(tmp_path / "keys.db", os.urandom(32))
+    return keyring, SqlcipherKeyStore(tmp_path / "keys.db", os.urandom(32), rows_key=bytes(32))
 
 
 def two_records(deployment: tuple[Keyring, SqlcipherKeyStore], uuid: UUID) -> Unlocked:
@@ -54,10 +54,9 @@ def test_a_record_moved_with_its_wrapped_key(here: Unlocked, deployment: tuple[K
     """A record key unwraps at any position of its collection; what it sealed still opens at its own alone."""
     keys, sealed = here
     _, store = deployment
-    with store.database.transaction() as run:  # the attacker has the key of the keys database too
-        (first,), (second,) = run.execute("SELECT wrapped FROM record_keys ORDER BY position").fetchall()
-        for position, wrapped in ((0, second), (1, first)):
-            run.execute("UPDATE record_keys SET wrapped = ? WHERE position = ?", (wrapped, position))
+    with store.database.transaction() as run:  # the attacker has the keys of the keys database and of its rows too
+        ((wrapped,),) = run.execute("SELECT wrapped FROM record_keys").fetchall()
+        run.execute("UPDATE record_keys SET wrapped = ?", (wrapped[40:80] + wrapped[:40] + wrapped[80:],))
     swapped = CollectionKeys.unlock(deployment[0], store, keys.uuid)
     for position, field, source in itertools.product((Position(0), Position(1)), Field, (0, 1)):
         with pytest.raises(SealedValueUnreadable):

@@ -107,7 +107,10 @@ def path(tmp_path: Path) -> Path:
 def shops(path: Path) -> list[Shop]:
     """Three collections that grew side by side, in batches of many sizes."""
     provider = PassphraseProvider(bytearray(32), "known", (65_536, 3, 4))
-    keyring, store = Keyring.create(path.with_name("keyring.json"), provider), SqlcipherKeyStore(path, database_key)
+    keyring, store = (
+        Keyring.create(path.with_name("keyring.json"), provider),
+        SqlcipherKeyStore(path, database_key, rows_key=bytes(32)),
+    )
     shops = [Shop(keyring, store, seed) for seed in range(3)]
     rng = random.Random(5)
     for _ in range(60):
@@ -195,7 +198,7 @@ def test_what_the_old_root_wrapped_is_in_no_page_and_no_frame(tmp_path: Path) ->
     """Hundreds of collections that grow and rotate, under roots whose wraps have other lengths each time: in a row that
     grows with its counters or its wrap, copies stay behind in pages that split."""
     path, rng = tmp_path / "keys.db", random.Random(3)
-    store = SqlcipherKeyStore(path, database_key)
+    store = SqlcipherKeyStore(path, database_key, rows_key=bytes(32))
     uuids, gone, root = list[UUID](), list[bytes](), "root"
     for length in (40, 100, 64, 105):
         for _ in range(60):

@@ -27,7 +27,7 @@ class Deployment:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.keyring = Keyring.create(folder / "keyring.json", root())
-        self.store = SqlcipherKeyStore(folder / "keys.db", self.keyring.secret(Secret.KEYS_STORE))
+        self.store = SqlcipherKeyStore(folder / "keys.db", self.keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
         self.keys = CollectionKeys.create(self.keyring, self.store, uuid)
         wrapped, sealed = self.keys.seal_records(Position(0), [None], [{Field.TEXT: b"text"}], space)
         self.store.put(uuid, wrapped)
@@ -74,14 +74,14 @@ def test_a_copy_of_the_keys_database_without_its_key(deployment: Deployment, tmp
     deployment.store.close()
     shutil.copy(deployment.folder / "keys.db", tmp_path / "copy.db")
     with pytest.raises(IntegrityFailure):
-        SqlcipherKeyStore(tmp_path / "copy.db", os.urandom(32))
+        SqlcipherKeyStore(tmp_path / "copy.db", os.urandom(32), rows_key=bytes(32))
 
 
 def test_a_copy_of_the_keys_database_with_its_key_and_without_the_root(deployment: Deployment, tmp_path: Path) -> None:
     """The database's key alone gives wrapped keys and tags; the collection key needs the root."""
     deployment.store.close()
     shutil.copy(deployment.folder / "keys.db", tmp_path / "copy.db")
-    copy = SqlcipherKeyStore(tmp_path / "copy.db", deployment.keyring.secret(Secret.KEYS_STORE))
+    copy = SqlcipherKeyStore(tmp_path / "copy.db", deployment.keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
     assert len(list(copy.wrapped(uuid))) == 1
     own = tmp_path / "own.json"
     Keyring.create(own, root(1))
@@ -107,8 +107,10 @@ def test_old_wraps_put_back_after_a_rotation(deployment: Deployment) -> None:
     (old_key,) = deployment.store.wrapped(uuid)
     deployment.keys.rotate(deployment.store)
 
-    with deployment.store.database.transaction() as run:  # the attacker has the key of the keys database
-        run.execute("UPDATE record_keys SET wrapped = ?", (old_key.wrapped,))
+    with (
+        deployment.store.database.transaction() as run
+    ):  # the attacker has the keys of the keys database and of its rows
+        run.execute("UPDATE record_keys SET wrapped = ?", (old_key.wrapped + bytes(255 * 40),))
     replayed = CollectionKeys.unlock(deployment.keyring, deployment.store, uuid)
     with pytest.raises(SealedValueUnreadable):
         replayed.open(Position(0), Field.TEXT, deployment.text, space)

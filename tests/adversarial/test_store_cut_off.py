@@ -111,7 +111,11 @@ changes = {
 def before(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, UUID]:
     """A folder to copy, with one collection beside another."""
     folder = tmp_path_factory.mktemp("before")
-    store, sealed, other = SqlcipherRecordStore(folder / "data.db", key), new_collection(), new_collection()
+    store, sealed, other = (
+        SqlcipherRecordStore(folder / "data.db", key, rows_key=bytes(32)),
+        new_collection(),
+        new_collection(),
+    )
     for made in (other, sealed):
         store.create_collection(made)
     store.append(sealed.uuid, old_rows, request=None)
@@ -139,7 +143,7 @@ def killed_at(step: int, path: Path, c: UUID, change: Change) -> bool:
     child = os.fork()
     if child == 0:
         try:
-            store = SqlcipherRecordStore(path, key)
+            store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
             store.versions(c)
             die_at(step)
             change.make(store, c)
@@ -160,7 +164,7 @@ def test_after_a_death_at_any_step_it_is_before_or_after(before: tuple[Path, UUI
         shutil.copytree(folder, tmp_path)
         if not killed_at(step, path, c, change):
             break
-        store = SqlcipherRecordStore(path, key)
+        store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
         rows = contents(store, c)
         through = rows == change.after
         assert through or rows == old_rows

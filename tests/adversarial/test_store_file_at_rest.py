@@ -3,6 +3,7 @@ What an erasure leaves in them is in test_store_residue.py."""
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -40,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 def test_without_the_key_sealed_vectors_are_all_that_is_seen(path: Path, key: bytes) -> None:
     rows = batch(0, 40)
     request = RequestKey(tag=os.urandom(32), body_tag=os.urandom(32))
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     sealed = new_collection()
     store.create_collection(sealed)
     store.append(sealed.uuid, rows, request=request)
@@ -60,7 +61,7 @@ def test_without_the_key_sealed_vectors_are_all_that_is_seen(path: Path, key: by
 def test_files_are_readable_by_their_owner_only(path: Path, key: bytes) -> None:
     before = os.umask(0)
     try:
-        store, sealed = SqlcipherRecordStore(path, key), new_collection()
+        store, sealed = SqlcipherRecordStore(path, key, rows_key=bytes(32)), new_collection()
         store.create_collection(sealed)
         store.append(sealed.uuid, batch(0, 2), request=None)
     finally:
@@ -75,9 +76,9 @@ def test_a_wrong_key_opens_nothing_and_harms_nothing(path: Path, key: bytes) -> 
     rows = batch(0, 3)
     c = filled(path, key, rows)
     with pytest.raises(IntegrityFailure) as refused:
-        SqlcipherRecordStore(path, os.urandom(32))
+        SqlcipherRecordStore(path, os.urandom(32), rows_key=bytes(32))
     assert refused.value.code == "database_unreadable"
-    store = SqlcipherRecordStore(path, key)  # the refused opening let go of the lock
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))  # the refused opening let go of the lock
     assert list(store.scan(c, set(Field), after=Position(-1), limit=9)) == rows
     store.close()
 
@@ -102,7 +103,7 @@ def test_a_flipped_byte_in_any_page_is_noticed_and_never_read_as_data(path: Path
 def read_or_fail(path: Path, key: bytes, c: UUID, rows: list[SealedRow]) -> bool:
     """Read everything that rows come from; True when something failed, and nothing that did not fail was wrong."""
     try:
-        store = SqlcipherRecordStore(path, key)
+        store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     except IntegrityFailure:
         return True
     failures = 0
@@ -123,6 +124,7 @@ def read_or_fail(path: Path, key: bytes, c: UUID, rows: list[SealedRow]) -> bool
         # The indexes of collections are read when one is made.
         lambda: store.create_collection(new_collection()) is None,
         lambda: store.put_state(StateKind.TASK, c, b"sealed") is None,
+        lambda: store.append(c, [replace(batch(60, 1)[0], expires_unix=9)], request=None).count == 1,
     ]
     for read in reads:
         try:
@@ -146,7 +148,7 @@ def test_a_damaged_text_does_not_keep_vectors_from_being_read(path: Path, key: b
             damaged += 1
     assert damaged >= 60
     path.write_bytes(raw)
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     found = store.fetch(c, [row.position for row in rows], {Field.VECTOR, Field.META})
     assert [found[row.position].fields[Field.VECTOR] for row in rows] == [row.fields[Field.VECTOR] for row in rows]
     with pytest.raises(IntegrityFailure):
@@ -157,7 +159,7 @@ def test_a_damaged_text_does_not_keep_vectors_from_being_read(path: Path, key: b
 def test_a_damaged_write_ahead_log_loses_its_end_and_nothing_is_wrong(path: Path, key: bytes, tmp_path: Path) -> None:
     """A limit, shown: SQLite takes a damaged frame after a crash for the log's end. Whole batches are missing then, and
     only a look at the keys database or the audit log tells. What is there is right."""
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     sealed = new_collection()
     store.create_collection(sealed)
     rows: list[SealedRow] = []
@@ -175,7 +177,7 @@ def test_a_damaged_write_ahead_log_loses_its_end_and_nothing_is_wrong(path: Path
         at = wal_header_bytes + frame * frame_bytes + frame_header_bytes + 99
         shutil.copytree(path.with_name("segments"), copied.with_name("segments"))
         copied.with_name("data.db-wal").write_bytes(log[:at] + bytes([log[at] ^ 1]) + log[at + 1 :])
-        cut = SqlcipherRecordStore(copied, key)
+        cut = SqlcipherRecordStore(copied, key, rows_key=bytes(32))
         data = cut.versions(sealed.uuid).data
         assert list(cut.scan(sealed.uuid, set(Field), after=Position(-1), limit=99)) == rows[: data * 10]
         versions.add(data)

@@ -24,7 +24,7 @@ def batch(first: int, count: int) -> list[SealedRow]:
 
 
 def new_store(path: Path) -> tuple[SqlcipherRecordStore, UUID]:
-    store, c = SqlcipherRecordStore(path, key), uuid4()
+    store, c = SqlcipherRecordStore(path, key, rows_key=bytes(32)), uuid4()
     store.create_collection(SealedCollection(uuid=c, name_tag=os.urandom(32), descriptor=b"sealed"))
     return store, c
 
@@ -92,7 +92,7 @@ def test_a_segment_that_cannot_be_written_leaves_everything_as_it_was(
     names = sorted(file.name for file in (tmp_path / "segments" / str(c)).iterdir())
     assert names in (["0.1", "4096.0"], ["0.2", "4096.0"])
     store.close()
-    store = SqlcipherRecordStore(tmp_path / "data.db", key)
+    store = SqlcipherRecordStore(tmp_path / "data.db", key, rows_key=bytes(32))
     assert list(store.scan(c, set(Field), after=Position(-1), limit=9_999)) == expected
     store.close()
 
@@ -104,7 +104,7 @@ from uuid import UUID
 from secure_embed.errors import Unavailable
 from secure_embed.store import SealedRow, SqlcipherRecordStore
 from secure_embed.types import Field, Position
-store, c = SqlcipherRecordStore(Path(sys.argv[1]), bytes(range(32))), UUID(sys.argv[2])
+store, c = SqlcipherRecordStore(Path(sys.argv[1]), bytes(range(32)), rows_key=bytes(32)), UUID(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 done = 0
 try:
@@ -130,7 +130,7 @@ def test_a_real_write_that_the_kernel_refuses_loses_nothing_acknowledged(tmp_pat
     assert done >= 25
     assert status in {503, 507}
     assert records == done
-    store = SqlcipherRecordStore(tmp_path / "data.db", key)
+    store = SqlcipherRecordStore(tmp_path / "data.db", key, rows_key=bytes(32))
     assert store.versions(c).records == len(store.scan(c, set(Field), after=Position(-1), limit=9_999)) == done
     store.append(c, batch(done, 25), request=None)
     store.close()

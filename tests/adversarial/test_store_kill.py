@@ -32,7 +32,7 @@ from secure_embed.keys import SealedDatabase
 from secure_embed.store import RequestKey, SealedRow, SqlcipherRecordStore
 from secure_embed.types import Action, Field, Position, Ticket
 path, c = Path(sys.argv[1]), UUID(sys.argv[2])
-store = SqlcipherRecordStore(path, bytes(range(32)))
+store = SqlcipherRecordStore(path, bytes(range(32)), rows_key=bytes(32))
 """
 
 child_appends = (
@@ -84,7 +84,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def c(path: Path) -> UUID:
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     uuid = uuid4()
     store.create_collection(SealedCollection(uuid=uuid, name_tag=os.urandom(32), descriptor=b"sealed"))
     store.close()
@@ -103,7 +103,7 @@ def test_every_acknowledged_batch_is_whole_after_a_kill(path: Path, c: UUID) -> 
         said += child.stdout.read().split("\n")
         assert child.wait() == -signal.SIGKILL
         acknowledged = max(int(line) for line in said if line.strip())
-        store = SqlcipherRecordStore(path, key)
+        store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
         versions = store.versions(c)
         assert versions.data in {acknowledged, acknowledged + 1}
         assert versions.records == versions.next_position == versions.data * batch_rows
@@ -122,7 +122,7 @@ def test_every_acknowledged_batch_is_whole_after_a_kill(path: Path, c: UUID) -> 
 
 
 def test_an_erasure_killed_before_its_log_is_emptied_is_finished_by_the_next_start(path: Path, c: UUID) -> None:
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     rows = [
         SealedRow(position=Position(p), id_tag=os.urandom(32), fields={f: os.urandom(300) for f in Field})
         for p in range(6)
@@ -134,7 +134,7 @@ def test_an_erasure_killed_before_its_log_is_emptied_is_finished_by_the_next_sta
     assert child.wait(timeout=30) == -signal.SIGKILL
     log = path.with_name("data.db-wal")
     assert log.stat().st_size > 0
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     assert log.stat().st_size == 0
     assert store.versions(c).erasure == 1
     assert store.fetch(c, [Position(3)], set(Field)) == {}
@@ -146,8 +146,8 @@ def test_another_process_is_refused_until_the_first_is_dead(path: Path, c: UUID)
     assert child.stdout is not None
     assert child.stdout.readline() == "open\n"
     with pytest.raises(ConfigurationError) as refused:
-        SqlcipherRecordStore(path, key)
+        SqlcipherRecordStore(path, key, rows_key=bytes(32))
     assert refused.value.code == "store_in_use"
     child.kill()
     child.wait()
-    SqlcipherRecordStore(path, key).close()
+    SqlcipherRecordStore(path, key, rows_key=bytes(32)).close()

@@ -80,7 +80,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_erased_records_are_in_no_page_no_frame_and_no_segment(path: Path) -> None:
     """Texts, metadata, vectors, tags and what was asked for, in many rounds between ingests."""
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     growing = [Growing(store, seed) for seed in range(4)]
     chance, gone = random.Random(7), list[bytes]()
     for _ in range(60):
@@ -100,7 +100,7 @@ def test_erased_records_are_in_no_page_no_frame_and_no_segment(path: Path) -> No
 
 
 def test_what_was_sealed_anew_is_in_no_page_no_frame_and_no_segment(path: Path) -> None:
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     growing = [Growing(store, seed) for seed in (1, 2)]
     for one in growing * 8:
         one.ingest()
@@ -113,7 +113,7 @@ def test_what_was_sealed_anew_is_in_no_page_no_frame_and_no_segment(path: Path) 
 
 
 def test_a_collection_that_ended_leaves_nothing_and_its_neighbours_erase_as_before(path: Path) -> None:
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     growing = [Growing(store, seed) for seed in range(3)]
     for one in growing * 12:
         one.ingest()
@@ -134,7 +134,7 @@ def test_a_collection_that_ended_leaves_nothing_and_its_neighbours_erase_as_befo
 
 
 def test_requests_that_ended_leave_nothing(path: Path) -> None:
-    store, sealed = SqlcipherRecordStore(path, key), new_collection()
+    store, sealed = SqlcipherRecordStore(path, key, rows_key=bytes(32)), new_collection()
     store.create_collection(sealed)
     requests = [RequestKey(tag=os.urandom(32), body_tag=os.urandom(32)) for _ in range(300)]
     for n, request in enumerate(requests):
@@ -148,7 +148,7 @@ def test_requests_that_ended_leave_nothing(path: Path) -> None:
 
 def test_states_that_ended_or_were_replaced_leave_nothing(path: Path) -> None:
     """They are sealed under a key that lives on, and a hold names its subject."""
-    store, chance = SqlcipherRecordStore(path, key), random.Random(3)
+    store, chance = SqlcipherRecordStore(path, key, rows_key=bytes(32)), random.Random(3)
     held, gone = {}, []
     for _ in range(900):
         kind = chance.choice(list(StateKind))
@@ -175,7 +175,7 @@ def test_the_search_finds_what_a_delete_without_secure_delete_leaves(path: Path)
     database = SealedDatabase(path, key, migrations=migrations)
     with database.transaction() as run:
         assert run.execute("PRAGMA secure_delete = OFF").fetchone() == (0,)
-        for table in ("record_1", "meta_1", "text_1"):
+        for table in ("meta_1", "text_1"):
             run.execute(f"DELETE FROM {table}")
     database.empty_write_ahead_log()
     database.close()

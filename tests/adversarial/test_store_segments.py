@@ -26,7 +26,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def c(path: Path) -> UUID:
-    store, sealed = SqlcipherRecordStore(path, key), new_collection()
+    store, sealed = SqlcipherRecordStore(path, key, rows_key=bytes(32)), new_collection()
     store.create_collection(sealed)
     store.append(sealed.uuid, rows, request=None)
     store.close()
@@ -69,12 +69,12 @@ def test_a_segment_that_is_not_whole_is_noticed_at_start(path: Path, c: UUID, da
     damages[damage](segments(path)[1])
     for _ in range(2):
         with pytest.raises(IntegrityFailure) as refused:
-            SqlcipherRecordStore(path, key)
+            SqlcipherRecordStore(path, key, rows_key=bytes(32))
         assert refused.value.code == "segment_damaged"
         assert refused.value.detail == "the segment of positions 4096 to 4199 is missing or not as it was written"
     shutil.rmtree(path.with_name("segments"))
     intact.rename(path.with_name("segments"))
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     assert list(store.scan(c, set(Field), after=Position(-1), limit=9_999)) == rows
     store.close()
 
@@ -83,7 +83,7 @@ def test_a_segment_that_is_not_whole_is_noticed_at_start(path: Path, c: UUID, da
 def test_a_segment_that_is_cut_under_a_running_store_fails_at_first_touch_and_no_other(
     path: Path, c: UUID, damage: str
 ) -> None:
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     damages[damage](segments(path)[1])
     last = Position(4_199)
     touches: list[Callable[[], object]] = [
@@ -108,8 +108,12 @@ def test_a_slot_that_was_changed_swapped_or_zeroed_does_not_open(tmp_path: Path)
     passphrase.write_bytes(b"correct horse battery staple\n")
     passphrase.chmod(0o600)
     keyring = Keyring.create(tmp_path / "keyring.json", PassphraseProvider.create(tmp_path / "root.json", passphrase))
-    key_store = SqlcipherKeyStore(tmp_path / "keys.db", key)
-    store, sealed, space = SqlcipherRecordStore(tmp_path / "data.db", key), new_collection(), bytes(32)
+    key_store = SqlcipherKeyStore(tmp_path / "keys.db", key, rows_key=bytes(32))
+    store, sealed, space = (
+        SqlcipherRecordStore(tmp_path / "data.db", key, rows_key=bytes(32)),
+        new_collection(),
+        bytes(32),
+    )
     keys = CollectionKeys.create(keyring, key_store, sealed.uuid)
     plain = np.arange(4 * 64, dtype="<f2").reshape(4, 64)
     fields = [{Field.VECTOR: vector.tobytes(), Field.TEXT: b"t", Field.META: b"m"} for vector in plain]
@@ -162,7 +166,7 @@ def test_what_no_commit_names_stays_until_the_next_write_and_is_gone_then(
     with last.open("ab") as behind:
         behind.write(os.urandom(3 * vector_bytes))
     held = [os.open(file, os.O_RDONLY) for file in stray]
-    store = SqlcipherRecordStore(path, key)
+    store = SqlcipherRecordStore(path, key, rows_key=bytes(32))
     assert list(store.scan(c, set(Field), after=Position(-1), limit=9_999)) == rows
     vectors, present = store.vectors(c, np.arange(4_198, 4_204, dtype=np.int64))
     assert present.tolist() == [True, True, False, False, False, False]
@@ -191,7 +195,7 @@ def open_files() -> int:
 
 def test_more_segments_than_are_held_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("secure_embed.store._segment_files.open_files_max", 2)
-    store, sealed = SqlcipherRecordStore(path, key), new_collection()
+    store, sealed = SqlcipherRecordStore(path, key, rows_key=bytes(32)), new_collection()
     store.create_collection(sealed)
     few = [row for n in range(7) for row in batch(n * 5_000, 3)]
     for n in range(7):

@@ -95,3 +95,46 @@ def test_filtered_answers_equal_brute_force_on_easy_data(share: float) -> None:
         kth = np.sort(exact)[-10]
         assert scored.scores[9] >= kth - 1e-3
         assert (number[scored.positions] < 8_000 * share).all()
+
+
+SELECTIVE = 20_000
+
+
+@pytest.fixture(scope="module")
+def selective() -> tuple[RabitqShard, np.ndarray]:
+    rng = np.random.default_rng(21)
+    centres = rng.standard_normal((400, 64))
+    vectors = centres[rng.integers(0, 400, SELECTIVE)] + 0.6 * rng.standard_normal((SELECTIVE, 64))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+    def open_vectors(at: np.ndarray, out: np.ndarray) -> np.ndarray:
+        out[:] = vectors[at]
+        return np.ones(len(at), np.bool_)
+
+    made = RabitqShard(
+        codebook=Codebook.train(vectors, version=2, lists=64, random_bytes=rng.bytes),
+        schema={"n": "long"},
+        tag_attribute=lambda *_: b"",
+        open_vectors=open_vectors,
+    )
+    attributes = [{"n": int(n)} for n in rng.permutation(SELECTIVE)]
+    made.apply([Added(sequence=1, positions=np.arange(SELECTIVE), vectors=vectors, attributes=attributes)])
+    return made, vectors
+
+
+@pytest.mark.parametrize("allowed", [10_000, 2_000, 200, 20, 1, 0], ids=["50%", "10%", "1%", "0.1%", "one", "none"])
+@pytest.mark.parametrize("effort", [Effort(), Effort(candidates=1, lists=1, margin=0.1)], ids=["usual", "least"])
+def test_ten_are_found_where_ten_are_allowed(selective, allowed: int, effort: Effort) -> None:
+    from time import monotonic
+
+    from secure_embed.types import Action, Ticket
+
+    made, vectors = selective
+    selection = made.select(RowFilter(permits=(Compare("n", "<", allowed),)), None)
+    ticket = Ticket(intent_index=0, action=Action.QUERY, openings_max=9_000, expires_monotonic=monotonic() + 600)
+    for at in range(0, SELECTIVE, 1_000):
+        query = vectors[at : at + 1]
+        found = made.scan(query, selection, k=10, effort=effort)
+        best = made.nearest(found, query, k=10, effort=effort, ticket=ticket)
+        assert len(best.positions[:10]) == min(10, allowed)
+        assert len(set(best.positions.tolist())) == len(best.positions)

@@ -34,7 +34,7 @@ class Life(RuleBasedStateMachine):
         self.path = Path(self.folder.name)
         self.keyring = Keyring.create(self.path / "keyring.json", KnownRoot())
         self.database_folder, self.database_key, self.copies = self.path, bytes(range(32)), 0
-        self.store = SqlcipherKeyStore(self.path / "keys.db", self.database_key)
+        self.store = SqlcipherKeyStore(self.path / "keys.db", self.database_key, rows_key=bytes(32))
         self.keys = CollectionKeys.create(self.keyring, self.store, uuid)
         self.sealed: dict[Position, tuple[str | None, bytes]] = {}  # every record that ever was
         self.there: set[Position] = set()
@@ -142,7 +142,7 @@ class Life(RuleBasedStateMachine):
         self.store.database.rekey(self.database_key)
 
     def open_again(self) -> None:
-        self.store = SqlcipherKeyStore(self.database_folder / "keys.db", self.database_key)
+        self.store = SqlcipherKeyStore(self.database_folder / "keys.db", self.database_key, rows_key=bytes(32))
         self.keys = CollectionKeys.unlock(self.keyring, self.store, uuid)
 
     @invariant()

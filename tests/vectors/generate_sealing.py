@@ -242,8 +242,90 @@ def catalogue() -> list[dict[str, object]]:
             "secret": secret.hex(),
             "seal_key": derive(secret, b"secure_embed/catalogue/seal/v1"),
             "tag_key": derive(secret, b"secure_embed/catalogue/tag/v1"),
+            "rows_key": derive(secret, b"secure_embed/catalogue/rows/v1"),
             "expect": "ok",
         }
+    ]
+
+
+def text(value: str) -> bytes:
+    return struct.pack(">I", len(value.encode())) + value.encode()
+
+
+def rows_mac(key: bytes, kind: str, *parts: bytes) -> str:
+    return hmac.new(key, f"secure_embed/rows/{kind}/v1".encode() + b"".join(parts), hashlib.sha256).hexdigest()
+
+
+def row_value(value: object) -> bytes:
+    if value is None:
+        return b"\x00"
+    if isinstance(value, int):
+        return b"\x01" + struct.pack(">q", value)
+    if isinstance(value, dict):
+        raw = bytes.fromhex(value["hex"])
+        return b"\x02" + struct.pack(">I", len(raw)) + raw
+    return b"\x03" + text(str(value))
+
+
+def rows() -> list[dict[str, object]]:
+    """``values`` of a row: numbers, null, texts, and BLOBs as {"hex": ...}."""
+    key = fixed("rows", 32)
+
+    def leaf(
+        name: str, file: str, table: str, owner: int, block: int, of_block: list[list[object]]
+    ) -> dict[str, object]:
+        parts = [text(file), text(table), struct.pack(">qq", owner, block)]
+        for row in of_block:
+            parts += [struct.pack(">I", len(row)), *map(row_value, row)]
+        return {
+            "name": name, "what": "leaf", "key": key.hex(), "file": file, "table": table, "owner": owner,
+            "block": block, "rows": of_block, "mac": rows_mac(key, "leaf", *parts), "expect": "ok",
+        }  # fmt: skip
+
+    def table(name: str, file: str, of: str, owner: int, leaves: list[tuple[int, str]]) -> dict[str, object]:
+        blocks = struct.pack(f">I{len(leaves)}q", len(leaves), *(block for block, _ in leaves))
+        macs = b"".join(bytes.fromhex(mac) for _, mac in leaves)
+        mac = rows_mac(key, "table", text(file), text(of), struct.pack(">q", owner), blocks, macs)
+        return {
+            "name": name, "what": "table", "key": key.hex(), "file": file, "table": of, "owner": owner,
+            "leaves": [{"block": block, "mac": leaf_mac} for block, leaf_mac in leaves], "mac": mac, "expect": "ok",
+        }  # fmt: skip
+
+    def whole(name: str, file: str, generation: int, tables: list[tuple[str, int, str]]) -> dict[str, object]:
+        parts = [text(of) + struct.pack(">q", owner) + bytes.fromhex(mac) for of, owner, mac in tables]
+        mac = rows_mac(key, "file", text(file), struct.pack(">q", generation), *parts)
+        return {
+            "name": name, "what": "file", "key": key.hex(), "file": file, "generation": generation,
+            "tables": [{"table": of, "owner": owner, "mac": its} for of, owner, its in tables], "mac": mac,
+            "expect": "ok",
+        }  # fmt: skip
+
+    changes: list[list[object]] = [[3, 255, 0, 0, 1000], [3, 256, 1, 17, 1]]
+    place_ = {"hex": struct.pack(">qq", 1, 2).hex()}
+    first = leaf("one row", "data.db", "change", 3, 0, changes[:1])
+    second = leaf("one row of the next block", "data.db", "change", 3, 1, changes[1:])
+    macs = [str(first["mac"]), str(second["mac"])]
+    both = table("two blocks", "data.db", "change", 3, [(0, macs[0]), (1, macs[1])])
+    root: list[list[object]] = [[1, "9f" * 16]]
+    of_root = leaf("a text", "keys.db", "root", 0, 0, root)
+    moved = leaf("another block's rows", "data.db", "change", 3, 0, changes[1:])
+    moved |= {"rows": changes[:1], "expect": "mac_differs"}
+    missing = table("a block that is missing", "data.db", "change", 3, [(0, macs[0]), (1, macs[1])])
+    missing |= {"leaves": [{"block": 0, "mac": macs[0]}], "expect": "mac_differs"}
+    older = whole("an older count", "data.db", 8, [("change", 3, str(both["mac"]))])
+    older |= {"generation": 7, "expect": "mac_differs"}
+    return [
+        first,
+        second,
+        leaf("no value, a negative number and an empty BLOB", "data.db", "t", 0, -1, [[-5, None, {"hex": ""}]]),
+        leaf("a row of blocks", "keys.db", "subjects", 1, 2, [[place_, {"hex": fixed("tags", 64).hex()}]]),
+        of_root,
+        both,
+        whole("one table", "data.db", 8, [("change", 3, str(both["mac"]))]),
+        whole("a file without rows", "keys.db", 1, []),
+        moved,
+        missing,
+        older,
     ]
 
 
@@ -332,6 +414,7 @@ def files() -> Iterable[tuple[str, list[dict[str, object]]]]:
     yield "root-wraps", root_wraps()
     yield "tags", tags()
     yield "catalogue", catalogue()
+    yield "rows", rows()
     yield "spaces", spaces()
     yield "roots", roots()
     yield "token-wraps", token_wraps()

@@ -123,3 +123,42 @@ def test_no_option_takes_a_secret_itself():
     assert named_so  # --token-file and --passphrase-file at least
     takes = {name for name, parameter in named_so.items() if not isinstance(parameter.type, (click.File, click.Path))}
     assert takes <= {"init token_label"}  # a token's name (PKCS#11), not what opens it
+
+
+LOOK = """
+import ctypes, resource, sys
+from secure_embed import core, founding, restoring
+from secure_embed.cli.main import group
+from secure_embed.host import freed_memory_is_overwritten
+
+def look(*_, **__):
+    cores = resource.getrlimit(resource.RLIMIT_CORE)
+    print(cores, ctypes.CDLL(None).prctl(3, 0, 0, 0, 0), freed_memory_is_overwritten())
+    raise SystemExit(0)
+
+core.open_keys = core.Core = founding.create = restoring.restore = restoring.acknowledge_rollback = look
+group(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["keys", "status"],
+        ["keys", "move", "--to", "passphrase"],
+        ["restore", "--acknowledge-rollback"],
+        ["restore", "--from", "data", "--keys-from", "keys"],
+        ["init", "--encoder", "all-minilm-l6-v2"],
+    ],
+    ids=" ".join,
+)
+def test_a_command_that_opens_keys_hardens_its_process_before(made, command):
+    """No core, not dumpable, freed memory overwritten: looked at where the keys would be opened next."""
+    asked = [sys.executable, "-c", LOOK, *command, "--root", str(made)]
+    plain = {n: v for n, v in os.environ.items() if n not in {"PYTHONMALLOC", "GLIBC_TUNABLES"}}
+    ran = subprocess.run(asked, capture_output=True, text=True, check=False, timeout=120, env=plain)
+    assert (ran.stdout.strip(), ran.returncode) == ("(0, 0) 0 True", 0), ran.stderr
+    refused = subprocess.run(
+        asked, capture_output=True, text=True, check=False, timeout=120, env=plain | {"SECURE_EMBED_TOKEN_KEY": "x"}
+    )
+    assert "SECURE_EMBED_TOKEN_KEY holds a secret" in refused.stderr

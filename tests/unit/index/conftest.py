@@ -73,8 +73,9 @@ class World:
 
     def best(self, query: np.ndarray, rows: RowFilter = EVERYTHING, *, k: int = 10, rerank_k: int = 200) -> list[int]:
         selection = self.shard.select(rows, None)
-        candidates = self.shard.scan(query, selection, k=k, effort=Effort(candidates=rerank_k))
-        return self.shard.score(candidates.positions, query, ticket=ticket()).positions[:k].tolist()
+        effort = Effort(candidates=rerank_k)
+        candidates = self.shard.scan(query, selection, k=k, effort=effort)
+        return self.shard.nearest(candidates, query, k=k, effort=effort, ticket=ticket()).positions[:k].tolist()
 
 
 @pytest.fixture

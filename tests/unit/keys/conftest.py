@@ -30,7 +30,7 @@ def keyring(tmp_path: Path, provider: PassphraseProvider) -> Keyring:
 
 @pytest.fixture
 def key_store(tmp_path: Path, keyring: Keyring) -> Iterator[SqlcipherKeyStore]:
-    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE))
+    store = SqlcipherKeyStore(tmp_path / "keys.db", keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
     yield store
     store.close()
 

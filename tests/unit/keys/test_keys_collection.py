@@ -212,7 +212,7 @@ class StopsAfterCommit(SqlcipherKeyStore):
     """The real store, whose medium fails between the commit and the emptying of the write-ahead log."""
 
     def __init__(self, path: Path, key: bytes) -> None:
-        super().__init__(path, key)
+        super().__init__(path, key, rows_key=bytes(32))
 
         def fails() -> None:
             raise Unavailable("the medium is gone")

@@ -20,7 +20,7 @@ Opener = Callable[[], KeyStore]
 def sqlcipher(folder: Path) -> Opener:
     """Opens the same store again on every call, as a restart would."""
     key = os.urandom(32)
-    return lambda: SqlcipherKeyStore(folder / "keys.db", key)
+    return lambda: SqlcipherKeyStore(folder / "keys.db", key, rows_key=bytes(32))
 
 
 drivers: dict[str, Callable[[Path], Opener]] = {"sqlcipher": sqlcipher}
@@ -56,6 +56,9 @@ def wrapped(store: KeyStore) -> WrappedCollection:
     return collection
 
 
+a_subject = bytes([7]) * 32  # a keyed hash is never all zeros
+
+
 def made_keys(*positions: int, subject: bytes | None = None, version: int = 1) -> list[WrappedKey]:
     return [
         WrappedKey(position=Position(p), version=version, subject_tag=subject, wrapped=os.urandom(40))
@@ -83,7 +86,7 @@ def held(store: KeyStore, uuid: UUID) -> Sequence[WrappedKey]:
 def test_what_was_put_is_there_after_a_restart_in_order(
     store: KeyStore, open_store: Opener, wrapped: WrappedCollection
 ) -> None:
-    keys = made_keys(0, 1, 2, subject=bytes(32)) + made_keys(5, 3)
+    keys = made_keys(0, 1, 2, subject=a_subject) + made_keys(5, 3)
     store.put(wrapped.uuid, keys)
     store.close()
     again = open_store()
@@ -103,12 +106,12 @@ def test_more_keys_than_one_batch(store: KeyStore, wrapped: WrappedCollection) -
 def test_collections_do_not_meet(store: KeyStore, wrapped: WrappedCollection, ticket: Ticket) -> None:
     other = made_collection()
     store.create_collection(other)
-    store.put(wrapped.uuid, made_keys(0, 1, subject=bytes(32)))
-    theirs = made_keys(0, subject=bytes(32))
+    store.put(wrapped.uuid, made_keys(0, 1, subject=a_subject))
+    theirs = made_keys(0, subject=a_subject)
     store.put(other.uuid, theirs)
     store.shred(wrapped.uuid, at(0, 1), ticket=ticket)
     assert held(store, other.uuid) == theirs
-    assert store.positions_of_subject(other.uuid, bytes(32)) == (0,)
+    assert store.positions_of_subject(other.uuid, a_subject) == (0,)
     assert store.next_position(other.uuid) == 1
 
 
@@ -125,7 +128,7 @@ def test_an_unknown_collection_is_not_found(store: KeyStore, ticket: Ticket) -> 
         lambda: store.put(uuid, made_keys(0)),
         lambda: held(store, uuid),
         lambda: store.next_position(uuid),
-        lambda: store.positions_of_subject(uuid, bytes(32)),
+        lambda: store.positions_of_subject(uuid, a_subject),
         lambda: store.shred(uuid, at(0), ticket=ticket),
         lambda: store.replace_version(replace(made_collection(2), uuid=uuid), reversing),
         lambda: store.put_codes_key(uuid, bytes(40), version=1),
@@ -216,7 +219,7 @@ def test_nothing_is_deleted_without_a_ticket_that_covers_it(
 def test_a_new_version_replaces_all_of_the_old(
     store: KeyStore, open_store: Opener, wrapped: WrappedCollection, ticket: Ticket
 ) -> None:
-    keys = made_keys(0, 1, 2, subject=bytes(32))
+    keys = made_keys(0, 1, 2, subject=a_subject)
     store.put(wrapped.uuid, keys)
     store.put_codes_key(wrapped.uuid, os.urandom(40), version=1)
     store.shred(wrapped.uuid, at(1), ticket=ticket)
@@ -319,7 +322,7 @@ def test_the_codes_key_is_kept_until_it_is_ended(store: KeyStore, wrapped: Wrapp
 def test_an_offered_key_waits_beside_the_one_that_counts(
     store: KeyStore, open_store: Opener, wrapped: WrappedCollection
 ) -> None:
-    keys, offers = made_keys(0, 1, 2, 3, subject=bytes(32)), made_keys(2, 1)
+    keys, offers = made_keys(0, 1, 2, 3, subject=a_subject), made_keys(2, 1)
     store.put(wrapped.uuid, keys)
     store.offer(wrapped.uuid, offers)
     store.close()

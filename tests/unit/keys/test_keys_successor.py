@@ -86,7 +86,7 @@ def test_another_root_takes_over_in_place(path: Path) -> None:
 
 def test_collections_open_before_between_and_after_the_steps_of_a_new_root(path: Path) -> None:
     keyring = Keyring.create(path, root(1))
-    store = SqlcipherKeyStore(path.with_name("keys.db"), keyring.secret(Secret.KEYS_STORE))
+    store = SqlcipherKeyStore(path.with_name("keys.db"), keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
     uuids = [uuid4() for _ in range(3)]
     values = []
     for uuid in uuids:
@@ -121,14 +121,14 @@ def test_collections_open_before_between_and_after_the_steps_of_a_new_root(path:
     every_collection_opens()
     store.close()
     keyring = Keyring.open(path, root(2))
-    store = SqlcipherKeyStore(path.with_name("keys.db"), keyring.secret(Secret.KEYS_STORE))
+    store = SqlcipherKeyStore(path.with_name("keys.db"), keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
     every_collection_opens()
     store.close()
 
 
 def test_a_collection_of_a_third_root_does_not_open(path: Path) -> None:
     keyring = Keyring.create(path, root(1))
-    store = SqlcipherKeyStore(path.with_name("keys.db"), keyring.secret(Secret.KEYS_STORE))
+    store = SqlcipherKeyStore(path.with_name("keys.db"), keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
     uuid = uuid4()
     CollectionKeys.create(keyring, store, uuid)
     store.rewrap_root("root-3", lambda uuid, version, old: old)
@@ -217,7 +217,7 @@ def killed(name, original):
     return instead
 
 keyring = Keyring.open(path, root(1))
-store = SqlcipherKeyStore(path.with_name("keys.db"), keyring.secret(Secret.KEYS_STORE))
+store = SqlcipherKeyStore(path.with_name("keys.db"), keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
 for name in ("open", "fsync", "link", "pwrite", "close"):  # what the file is written and moved by
     setattr(os, name, killed(name, getattr(os, name)))
 Path.replace = killed("replace", Path.replace)
@@ -241,7 +241,7 @@ def test_a_kill_at_any_step_leaves_one_root_that_opens_everything(tmp_path: Path
         path = folder / "keyring.json"
         keyring = Keyring.create(path, root(1))
         before = secrets_of(keyring)
-        store = SqlcipherKeyStore(folder / "keys.db", before[Secret.KEYS_STORE])
+        store = SqlcipherKeyStore(folder / "keys.db", before[Secret.KEYS_STORE], rows_key=bytes(32))
         uuid = uuid4()
         CollectionKeys.create(keyring, store, uuid)
         store.close()
@@ -251,7 +251,7 @@ def test_a_kill_at_any_step_leaves_one_root_that_opens_everything(tmp_path: Path
         assert ended in {0, -signal.SIGKILL}
 
         pending = Keyring.pending(path)
-        store = SqlcipherKeyStore(folder / "keys.db", before[Secret.KEYS_STORE])
+        store = SqlcipherKeyStore(folder / "keys.db", before[Secret.KEYS_STORE], rows_key=bytes(32))
         named = store.root_key_id()
         if pending is not None:
             pending.open(root(2)).commit() if named == pending.key_id else pending.abandon()

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from array import array
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,19 @@ import pytest
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from secure_embed.errors import SealedValueUnreadable
-from secure_embed.keys import CatalogueKeys, CatalogueValue, IndexValue, Keyring, PassphraseProvider, Secret, TagKind
+from secure_embed.keys import (
+    CatalogueKeys,
+    CatalogueValue,
+    IndexValue,
+    Keyring,
+    LockedMemory,
+    PassphraseProvider,
+    Secret,
+    TagKind,
+    rows_key,
+)
 from secure_embed.keys.root import Root
+from secure_embed.keys.row_tree import Leaf, Owner, RowMacs
 from secure_embed.keys.sealing import Place, open_bound
 from secure_embed.keys.tags import tag
 from secure_embed.keys.wrapping import unwrap_key
@@ -109,6 +121,23 @@ def test_catalogue_keys(v: dict[str, Any]) -> None:
     assert open_bound(bytes.fromhex(v["seal_key"]), sealed, additional, where="vector") == b"descriptor"
     expected = tag(bytes.fromhex(v["tag_key"]), TagKind.COLLECTION_NAME, "notes")
     assert keys.tag(TagKind.COLLECTION_NAME, "notes") == expected
+    assert rows_key(bytes.fromhex(v["secret"])).hex() == v["rows_key"]
+
+
+@pytest.mark.parametrize("v", vectors("rows"))
+def test_hashes_over_rows(v: dict[str, Any]) -> None:
+    macs = RowMacs(v["file"], LockedMemory().hold(bytes.fromhex(v["key"])))
+    if v["what"] == "leaf":
+        rows = [[bytes.fromhex(c["hex"]) if isinstance(c, dict) else c for c in row] for row in v["rows"]]
+        found = macs.leaf(Leaf(Owner(v["table"], v["owner"]), v["block"]), rows)
+    elif v["what"] == "table":
+        blocks = array("q", [leaf["block"] for leaf in v["leaves"]])
+        joined = b"".join(bytes.fromhex(leaf["mac"]) for leaf in v["leaves"])
+        found = macs.node(Owner(v["table"], v["owner"]), blocks, joined)
+    else:
+        tables = [(Owner(table["table"], table["owner"]), bytes.fromhex(table["mac"])) for table in v["tables"]]
+        found = macs.top(v["generation"], tables)
+    assert (found.hex() == v["mac"]) == (v["expect"] == "ok")
 
 
 @pytest.mark.parametrize("v", vectors("spaces"))
@@ -157,7 +186,7 @@ def test_the_checker_accepts_the_vectors_and_names_what_it_passes_over(copied: P
     assert "log-leaves.json: passed over" in result.stdout
 
 
-@pytest.mark.parametrize("kind", ["values", "wraps", "root-wraps", "tags", "catalogue", "spaces", "roots"])
+@pytest.mark.parametrize("kind", ["values", "wraps", "root-wraps", "tags", "catalogue", "rows", "spaces", "roots"])
 def test_the_checker_fails_for_a_vector_that_does_not_hold(kind: str, copied: Path) -> None:
     path = copied / f"sealing-{kind}.json"
     document = json.loads(path.read_text())

@@ -15,7 +15,7 @@ Opener = Callable[[], RecordStore]
 def sqlcipher_store(folder: Path) -> Opener:
     """Opens the same store each time, as a restart would."""
     key = os.urandom(32)
-    return lambda: SqlcipherRecordStore(folder / "data.db", key)
+    return lambda: SqlcipherRecordStore(folder / "data.db", key, rows_key=bytes(32))
 
 
 makers: Mapping[str, Callable[[Path], Opener]] = {"sqlcipher": sqlcipher_store}
