@@ -190,7 +190,7 @@ class Holding:
     def effort(self, untuned: Effort, codes: RabitqShard) -> Effort:
         """How far searches of ``codes`` go. ``untuned``: where nothing was measured on such codes."""
         tuned = self._tuned()
-        return (None if tuned is None else tuned.effort_on(codes.codebook)) or untuned
+        return untuned if tuned is None else tuned.effort_for(untuned, codes.codebook, codes.size)
 
     def trial_codes(self, bits: int, *, ticket: Ticket) -> RabitqShard:
         """See :meth:`Codes.trial`."""

@@ -13,7 +13,7 @@ from uuid import UUID
 import orjson
 
 from secure_embed.errors import InvalidRequest, NotFound
-from secure_embed.index import Codebook, Effort, every_list
+from secure_embed.index import Codebook, Effort, every_list, lists_untuned
 from secure_embed.keys import CatalogueKeys, CatalogueValue
 from secure_embed.store import RecordStore, StateKind
 from secure_embed.types import bits_max
@@ -25,6 +25,7 @@ TuningState = Literal["running", "done", "failed"]
 target_min, target_max = 0.5, 0.999
 target_default = 0.99
 k_max = 100
+growth_factor = 2  # a collection that has so many times the records is tuned again in the night
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,11 +84,28 @@ class Tuned:
     def of(cls, raw: Mapping[str, Any]) -> Self:
         return cls(**{**raw, "effort": Effort(**raw["effort"]), "asked": Asked(**raw["asked"])})
 
-    def effort_on(self, codebook: Codebook) -> Effort | None:
-        """None: it says nothing of such codes. A later codebook has other lists, so their share stays, not their number:
-        a list holds about as many records as before, and the share is the more careful of the two."""
+    def outgrown(self, records: int) -> bool:
+        """Whether it was measured on half of the records that there are, or fewer."""
+        return records >= growth_factor * self.records
+
+    def effort_for(self, untuned: Effort, codebook: Codebook, records: int) -> Effort:
+        """How far searches of such codes go: as was measured; as untuned where they have other bits than was measured;
+        and in each respect the more careful of the two once the collection has outgrown what was measured."""
         if codebook.bits != self.bits:
-            return None
+            return untuned
+        own = self._on(codebook)
+        if not self.outgrown(records):
+            return own
+        lists = [lists_untuned(codebook.lists) if each.lists is None else each.lists for each in (own, untuned)]
+        return Effort(
+            candidates=max(own.candidates, untuned.candidates),
+            lists=max(lists),
+            margin=max(own.margin, untuned.margin),
+        )
+
+    def _on(self, codebook: Codebook) -> Effort:
+        """A later codebook has other lists, so their share stays, not their number: a list holds about as many records
+        as before, and the share is the more careful of the two."""
         if self.effort.lists is None or codebook.lists == self.lists:
             return self.effort
         return replace(self.effort, lists=min(every_list, math.ceil(self.effort.lists * codebook.lists / self.lists)))

@@ -16,16 +16,15 @@ from secure_embed.collection.holding import Holding
 from secure_embed.collection.holdings import Holdings
 from secure_embed.collection.measuring import Measuring, draws_max, sample_for_k
 from secure_embed.collection.reporting import Found, asked_details, done, found_details
-from secure_embed.collection.tuned import Asked, Measured, Tuned, Tuning
+from secure_embed.collection.tuned import Asked, Measured, Tuned, Tuning, growth_factor
 from secure_embed.collection.tuning import choose, steps_max
 from secure_embed.errors import Conflict, NotFound, SecureEmbedError, Unavailable
 from secure_embed.index import Effort, RabitqShard, every_list, exhaustive_max, openings_max
 from secure_embed.trail import Trails
 from secure_embed.types import Ticket, Vectors
 
-__all__ = ["TuningProgress", "Tunings", "growth_factor"]
+__all__ = ["TuningProgress", "Tunings"]
 
-growth_factor = 2  # a collection that has so many times the records is tuned again in the night
 join_s = 60.0
 efforts_max = steps_max(every_list) + 1  # and the one that was in force
 no_texts = np.zeros((0, 0), np.float32)
@@ -113,9 +112,9 @@ class Tunings:
 
     def _outgrown(self, uuid: UUID, tuned: Tuned) -> bool:
         """By the last one that came to an end, so that one that finds nothing is not repeated all night."""
-        last = self._kept.tuning(uuid)
-        measured_at = last.records if last is not None and last.state == "done" else tuned.records
-        return self._holdings.records(uuid) >= growth_factor * max(measured_at, tuned.records)
+        last, records = self._kept.tuning(uuid), self._holdings.records(uuid)
+        lately = last is not None and last.state == "done" and records < growth_factor * last.records
+        return tuned.outgrown(records) and not lately
 
     def close(self) -> None:
         """Stop between two efforts."""

@@ -16,6 +16,7 @@ from secure_embed.index.protocol import (
     Selection,
     Shard,
     every_list,
+    lists_untuned,
 )
 from secure_embed.index.shard import Footprint, RabitqShard, exhaustive_max, openings_max
 
@@ -37,6 +38,7 @@ __all__ = [
     "every_list",
     "exhaustive_max",
     "lists_for",
+    "lists_untuned",
     "openings_max",
     "sample_for",
     "should_retrain",

@@ -21,6 +21,7 @@ from secure_embed.deadline import Deadline
 from secure_embed.index._growing import GrowingArray
 from secure_embed.index._invariant import invariant
 from secure_embed.index.codebook import Codebook
+from secure_embed.index.protocol import lists_untuned
 
 __all__ = ["CodeLists", "EncodedBatch"]
 
@@ -29,8 +30,6 @@ Numbers = npt.NDArray[np.int64]
 
 query_bits = 8  # of the query's own rounding; FAISS' default of 4 finds 0.4 to 0.6 points less on hard data
 look_records_max = 1_000_000  # 30 to 50 ms
-lists_probed_min = 16
-lists_probed_share = 8  # an eighth of the lists, unless the collection's own effort says otherwise
 
 
 @contextmanager
@@ -228,7 +227,7 @@ class CodeLists:
 
     def _enough(self, wanted: int, lists: int | None) -> float:
         if lists is None:
-            lists = max(lists_probed_min, -(-self.lists // lists_probed_share))
+            lists = lists_untuned(self.lists)
         return max(wanted, lists * self._records_a_list)
 
     def _nearest_lists(

@@ -28,6 +28,7 @@ __all__ = [
     "Selection",
     "Shard",
     "every_list",
+    "lists_untuned",
 ]
 
 
@@ -35,6 +36,11 @@ never = Deadline(math.inf)
 candidates_max = 10_000
 every_list = lists_max = 65_536
 margin_max = 100.0
+
+
+def lists_untuned(lists: int) -> int:
+    """How many of a codebook's lists' worth is looked at where nothing was measured: an eighth, at least 16."""
+    return max(16, -(-lists // 8))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,7 @@ from campaigns.encoder import WordEncoder
 from secure_embed.collection import Tuned, Tunings
 from secure_embed.collection.measuring import Measuring
 from secure_embed.errors import Unavailable
-from secure_embed.index import RabitqShard
+from secure_embed.index import Effort, RabitqShard, every_list
 from secure_embed.restoring import restore
 from secure_embed.store import StateKind
 from tests.conftest import House
@@ -167,7 +167,7 @@ def test_bits_that_a_crash_kept_from_the_codes_are_there_behind_the_next_start(
     assert (shard.codebook.bits, str(holding(house).codes_origin)) == (1, "stale")
     kept = house.deployment.holdings.kept.tuned(holding(house).uuid)
     assert kept is not None
-    assert holding(house).effort(untuned, shard) == kept.effort_on(shard.codebook) != untuned
+    assert holding(house).effort(untuned, shard) == kept.effort != untuned
 
 
 def test_bits_are_chosen_when_a_collection_is_made(house: House) -> None:
@@ -206,12 +206,28 @@ def test_an_effort_goes_with_its_codes(house: House) -> None:
         version=9,
         trained_on=10,
     )
-    assert few.effort_on(more).lists == 16  # type: ignore[union-attr]
-    assert few.effort_on(replace(more, bits=1)) is None
     untuned = house.deployment.vault.queries._untuned
+    assert few.effort_for(untuned, more, records) == replace(few.effort, lists=16)
+    assert few.effort_for(untuned, replace(more, bits=1), records) == untuned
     other = replace(kept, bits=1)
     house.deployment.holdings.kept.put_tuned(holding(house).uuid, other)
     assert holding(house).effort(untuned, holding(house).shard()) == untuned
+
+
+def test_what_was_outgrown_is_searched_with_the_more_careful_effort(house: House) -> None:
+    """Until it is tuned again: in each respect the larger of what was measured and what untuned collections have."""
+    tuned(house, apply=True)
+    kept = house.deployment.holdings.kept.tuned(holding(house).uuid)
+    assert kept is not None
+    codebook = holding(house).shard().codebook
+    untuned = Effort(candidates=200, margin=3.0)
+    for own, careful in (
+        (Effort(candidates=50, lists=4, margin=4.0), Effort(candidates=200, lists=16, margin=4.0)),
+        (Effort(candidates=800, lists=every_list, margin=1.5), Effort(candidates=800, lists=every_list, margin=3.0)),
+    ):
+        measured = replace(kept, effort=own)
+        assert measured.effort_for(untuned, codebook, 2 * records - 1) == own
+        assert measured.effort_for(untuned, codebook, 2 * records) == careful
 
 
 REFUSED = [
