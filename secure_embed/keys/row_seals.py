@@ -181,6 +181,9 @@ class RowSeals:
         return tree
 
     def _load_table(self, read: Read, table: SealedTable) -> None:
+        # Rows are found through indexes, and an index can be made to lack one: it is compared with its table.
+        if read(f"PRAGMA integrity_check({table.name})", ()) != [("ok",)]:
+            raise altered(self._file, f"an index of {table.name}")
         rows = read(table.select("TRUE"), ())
         tree = self._now(read)
         owners = {owner.number for owner in tree.owners(table.name)}
