@@ -36,7 +36,7 @@ DEPTH = 200  # candidates: the default of the settings
 DEPTHS = (50, 100, 200)
 EVERYTHING = RowFilter(permits=(TruthValue(True),))
 text_of_record = "The text is no part of this, but a record has one. " * 4
-batch_max = 20_000
+batch_records = 10_000
 
 
 def narrowed(share: float) -> RowFilter:
@@ -136,15 +136,8 @@ class Ours:
         }
 
     def ingest(self, blocks: Iterator[Floats], slices: Slices, *, threads: int = 1) -> dict[str, float]:
-        """All vectors through ``Holding.append``, then codes saved as at the end of a process.
-
-        Codes are trained anew whenever a collection is four times what they were trained on, so with batches of a
-        fourth, or a fourth of that, the last training has seen (nearly) all records.
-        """
-        records = len(slices)
-        batch = records
-        while batch > batch_max:
-            batch //= 4
+        """All vectors through ``Holding.append``, then codes trained and saved as upkeep does it."""
+        records, batch = len(slices), batch_records
         began, done = time.perf_counter(), 0
         before = faiss.omp_get_max_threads()
         faiss.omp_set_num_threads(threads)
@@ -155,11 +148,19 @@ class Ours:
             ]
             self.holding.append(made, part, request=None)
             done += len(part)
+        seconds = time.perf_counter() - began
+        while self.holding.busy:  # a training beside the ingest
+            time.sleep(0.1)
+        trains = time.perf_counter()
+        self.holding.keep_codes()  # as upkeep does: a new codebook where the collection has grown by half
+        while self.holding.busy:
+            time.sleep(0.1)
+        trained = time.perf_counter() - trains
         faiss.omp_set_num_threads(before)
         self.shard = self.holding.shard()
-        seconds = time.perf_counter() - began
         self.holding.save_codes()
-        return {"seconds": seconds, "records_per_s": records / seconds, "batch_records": batch}
+        rate = records / seconds
+        return {"seconds": seconds, "records_per_s": rate, "batch_records": batch, "last_training_s": trained}
 
     def codes(self) -> dict[str, Any]:
         """Lists, and bytes in memory that are derived from plaintext."""

@@ -62,9 +62,10 @@ class Building:
 
     # --- beforehand ------------------------------------------------------------------------------------------------
 
-    def due(self, codebook: Codebook, records: int) -> bool:
+    def due(self, codebook: Codebook, records: int, *, at_leisure: bool = False) -> bool:
         """Whether another codebook is wanted: the collection has outgrown this one, or a tuning has chosen other bits."""
-        return should_retrain(codebook, records) or (records > 0 and codebook.bits != self._bits())
+        outgrown = should_retrain(codebook, records, at_leisure=at_leisure)
+        return outgrown or (records > 0 and codebook.bits != self._bits())
 
     def plans(self, *, again: bool, made: Codebook | None = None) -> Sequence[Plan]:
         """What would be done, and what can be done instead where there is no room for the first."""

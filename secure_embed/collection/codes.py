@@ -139,15 +139,16 @@ class Codes:
             self._run_beside(opening)
         return opening
 
-    def retrain_if_due(self, *, insist: bool = False) -> None:
+    def retrain_if_due(self, *, at_leisure: bool = False) -> None:
         """A new codebook in the background, where the collection has outgrown its own; the old codes answer meanwhile.
 
-        ``insist``: also when it was refused before for want of room and hardly anything came since.
+        ``at_leisure``: also where it has grown by half, or was refused before for want of room and hardly anything came
+        since.
         """
         shard = self._shard
-        if shard is None or not self._building.due(shard.codebook, shard.size):
+        if shard is None or not self._building.due(shard.codebook, shard.size, at_leisure=at_leisure):
             return
-        if shard.size < self._refused_at * 1.25 and not insist:
+        if shard.size < self._refused_at * 1.25 and not at_leisure:
             return
         if (opening := self._begun_again()) is not None:
             with suppress(Unavailable):  # the old codes do

@@ -125,7 +125,7 @@ class Holding:
 
     def keep_codes(self) -> None:
         """What is done from time to time: a new codebook where the old one is outgrown, and the codes saved."""
-        self._codes.retrain_if_due(insist=True)
+        self._codes.retrain_if_due(at_leisure=True)
         self._codes.save()
 
     def save_codes(self) -> bool:

@@ -49,6 +49,8 @@ training_rounds = 10
 samples_per_list_max = 256
 centroid_members_min = 16
 retrain_growth = 4
+# Lists of a codebook that the collection has outgrown threefold hold three times as many codes to look at.
+retrain_growth_at_leisure = 1.5
 retrain_records_min = 1_000  # up to here every record is opened anyway (see _codes.exhaustive_max)
 
 
@@ -205,9 +207,11 @@ def sample_for(records: int) -> int:
     return min(records, max(samples_per_list_max * lists_for(records), one_list_records_max))
 
 
-def should_retrain(codebook: Codebook, records: int) -> bool:
-    """Whether the codebook was trained on far fewer records than there are now, so that a new one finds more."""
-    return records > retrain_records_min and records >= retrain_growth * max(codebook.trained_on, 1)
+def should_retrain(codebook: Codebook, records: int, *, at_leisure: bool = False) -> bool:
+    """Whether the codebook was trained on so many fewer records than there are now that a new one finds more for less.
+    ``at_leisure``: a smaller difference is worth it where nobody is ingesting."""
+    growth = retrain_growth_at_leisure if at_leisure else retrain_growth
+    return records > retrain_records_min and records >= growth * max(codebook.trained_on, 1)
 
 
 def _draw_rotation(dimension: int, random_bytes: RandomBytes) -> Floats:
