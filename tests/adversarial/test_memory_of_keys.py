@@ -81,7 +81,10 @@ def where(pid, needles):
                 continue
             start, end = int(head[1], 16), int(head[2], 16)
             memory.seek(start)
-            content = memory.read(end - start)
+            try:
+                content = memory.read(end - start)
+            except OSError:  # a thread in the background has ended since, and its memory is gone
+                continue
             locked = {"lo", "wf", "dd"} <= set(re.search(r"VmFlags: (.*)", area)[1].split())
             for name, needle in needles.items():
                 (held if locked else elsewhere)[name] += content.count(needle)
