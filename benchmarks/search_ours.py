@@ -5,6 +5,7 @@ which main_job.py has. Only Argon2id is left out of the root's provider: it is o
 """
 
 import json
+import math
 import os
 import shutil
 import time
@@ -19,8 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from secure_embed.collection.holding import Holding
-from secure_embed.index import openings_max
-from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, Secret, SqlcipherKeyStore
+from secure_embed.collection.measuring import Measuring
+from secure_embed.collection.tuned import Asked
+from secure_embed.collection.tuning import choose
+from secure_embed.index import Effort, exhaustive_max, openings_max
+from secure_embed.keys import CollectionKeys, Keyring, PassphraseProvider, Secret, SqlcipherKeyStore, rows_key
 from secure_embed.store import SealedCollection, SqlcipherRecordStore
 from secure_embed.types import Action, Collection, Compare, Record, RowFilter, Space, Ticket, TruthValue
 
@@ -28,7 +32,7 @@ __all__ = ["DEPTH", "DEPTHS", "EVERYTHING", "Ours", "narrowed", "open_or_make"]
 
 Floats = npt.NDArray[np.float32]
 Slices = npt.NDArray[np.int64]
-DEPTH = 200  # candidates that are opened: the default of the settings
+DEPTH = 200  # candidates: the default of the settings
 DEPTHS = (50, 100, 200)
 EVERYTHING = RowFilter(permits=(TruthValue(True),))
 text_of_record = "The text is no part of this, but a record has one. " * 4
@@ -63,12 +67,13 @@ class Ours:
             created_unix=0,
         )
         self.keyring = Keyring.create(ring, KnownRoot()) if new else Keyring.open(ring, KnownRoot())
-        self.key_store = SqlcipherKeyStore(folder / "keys.db", self.keyring.secret(Secret.KEYS_STORE))
+        of_rows = rows_key(self.keyring.secret(Secret.CATALOGUE))
+        self.key_store = SqlcipherKeyStore(folder / "keys.db", self.keyring.secret(Secret.KEYS_STORE), of_rows)
         if new:
             CollectionKeys.create(self.keyring, self.key_store, uuid).close()
         self.keys = CollectionKeys.unlock(self.keyring, self.key_store, uuid)
         keys_at = time.perf_counter()
-        self.store = SqlcipherRecordStore(folder / "data.db", self.keyring.secret(Secret.DATA_STORE))
+        self.store = SqlcipherRecordStore(folder / "data.db", self.keyring.secret(Secret.DATA_STORE), of_rows)
         if new:
             self.store.create_collection(SealedCollection(uuid=uuid, name_tag=bytes(32), descriptor=b"sealed"))
         self.holding = Holding(
@@ -80,23 +85,55 @@ class Ours:
         )
         store_at = time.perf_counter()
         self.shard = self.holding.shard()
+        self.effort = Effort()  # of a collection that was never tuned
         self.parts_s = {"keys": keys_at - began, "store": store_at - keys_at, "codes": time.perf_counter() - store_at}
 
     def search(
-        self, query: Floats, k: int, *, rows: RowFilter = EVERYTHING, depth: int = DEPTH
+        self, query: Floats, k: int, *, rows: RowFilter = EVERYTHING, effort: Effort | None = None
     ) -> npt.NDArray[np.int64]:
-        """``query``: (d,) float32. Positions, best first: selected, scanned, opened, scored exactly."""
+        """``query``: (d,) float32. Positions, best first: selected, scanned, opened, scored exactly. ``effort``: None: that
+        of the collection."""
         one = query[np.newaxis]
-        shard = self.shard
+        shard, effort = self.shard, effort or self.effort
         selection = shard.select(rows, None)
-        candidates = shard.scan(one, selection, k=k, rerank_k=depth)
+        candidates = shard.scan(one, selection, k=k, effort=effort)
         ticket = Ticket(
             intent_index=0,
             action=Action.QUERY,
-            openings_max=openings_max(depth, k),
+            openings_max=openings_max(effort, k),
             expires_monotonic=time.monotonic() + 60,
         )
-        return shard.score(candidates.positions, one, ticket=ticket).positions[:k]
+        return shard.nearest(candidates, one, k=k, effort=effort, ticket=ticket).positions[:k]
+
+    def tune(self, *, filtered: bool) -> dict[str, Any]:
+        """What ``collection tune`` does: the cheapest effort with recall@10 of 0.99, measured on stored vectors;
+        ``filtered``: behind a filter that leaves a tenth as well. Small collections are opened whole: nothing to tune."""
+        if self.holding.records <= exhaustive_max:
+            return {"effort": asdict(self.effort)}
+        began, size = time.perf_counter(), self.holding.records
+        ticket = Ticket(
+            intent_index=0, action=Action.COLLECTION_TUNE, openings_max=10 * size, expires_monotonic=math.inf
+        )
+        measuring = Measuring(
+            self.shard,
+            lambda at, out: self.holding.open_vectors(at, out, ticket=ticket),
+            asked=Asked(filtered=filtered),
+            end=self.holding.next_position,
+            texts=np.zeros((0, self.shard.codebook.dimension), np.float32),
+            rng=np.random.default_rng(5),
+            ticket=ticket,
+        )
+        measuring.search_exactly(lambda: None)
+        chosen = choose(measuring.at, lists=self.shard.codebook.lists, k=10)
+        measuring.wipe()
+        self.effort = Effort() if chosen is None else chosen.effort
+        return {
+            "effort": asdict(self.effort),
+            "recall_measured": None if chosen is None else chosen.recall,
+            "openings": None if chosen is None else chosen.openings,
+            "efforts_tried": len(measuring.measured),
+            "seconds": time.perf_counter() - began,
+        }
 
     def ingest(self, blocks: Iterator[Floats], slices: Slices, *, threads: int = 1) -> dict[str, float]:
         """All vectors through ``Holding.append``, then codes saved as at the end of a process.
@@ -145,7 +182,7 @@ class Ours:
         self.keyring.close()
 
 
-def open_or_make(folder: Path, blocks: Callable[[], Iterator[Floats]], slices: Slices) -> tuple[Ours, dict[str, float]]:
+def open_or_make(folder: Path, blocks: Callable[[], Iterator[Floats]], slices: Slices) -> tuple[Ours, dict[str, Any]]:
     """The collection of these vectors in this folder, and what making it took; made when it is not there whole."""
     told = folder / "made.json"
     dimension = next(blocks()).shape[1]
@@ -154,10 +191,14 @@ def open_or_make(folder: Path, blocks: Callable[[], Iterator[Floats]], slices: S
         folder.mkdir(parents=True)
         ours = Ours(folder, dimension)
         threads = os.cpu_count() or 1  # building is compared with nothing here
-        figures = ours.ingest(blocks(), slices, threads=threads)
+        figures: dict[str, Any] = ours.ingest(blocks(), slices, threads=threads)
+        figures["tuned"] = ours.tune(filtered=False)
         ours.close()
         told.write_text(json.dumps(figures))
-    return Ours(folder, dimension), json.loads(told.read_text())
+    figures = json.loads(told.read_text())
+    ours = Ours(folder, dimension)
+    ours.effort = Effort(**figures["tuned"]["effort"])
+    return ours, figures
 
 
 def _regrouped(blocks: Iterator[Floats], batch: int) -> Iterator[Floats]:

@@ -25,8 +25,9 @@ __all__ = ["peers"]
 
 recall_wanted = 0.99
 answer_s_max = 1_200  # building is the longest
-# LanceDB hangs when Tokio, which it runs on, has one thread as well.
-one_thread = dict.fromkeys(("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "LANCE_CPU_THREADS"), "1")
+# Not LANCE_IO_THREADS: with one of those LanceDB 0.40.0 hangs while it builds.
+threads_of = ("OMP_NUM_THREADS", "RAYON_NUM_THREADS", "TOKIO_WORKER_THREADS", "LANCE_CPU_THREADS")
+one_thread = dict.fromkeys(threads_of, "1")
 
 
 class Broke(Exception):

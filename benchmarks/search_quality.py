@@ -14,6 +14,7 @@ from search_sections import K, Sizes
 from search_texts import Embedding, Judged, judged_sets, paragraphs
 
 from secure_embed.cli.demo.evaluation import ndcg_at_k, recall_at_k
+from secure_embed.index import Effort
 
 __all__ = ["quality"]
 
@@ -38,7 +39,7 @@ class Stored:
         return exact(iter([self.vectors]), queries, K, {"all": np.ones(len(self.vectors), np.bool_)})["all"]
 
     def found(self, queries: Floats, depth: int) -> list[npt.NDArray[np.int64]]:
-        return [self.ours.search(query, K, depth=depth) for query in queries]
+        return [self.ours.search(query, K, effort=Effort(candidates=depth)) for query in queries]
 
 
 def quality(folders: Sequence[Path], sizes: Sizes, folder: Path) -> dict[str, Any]:

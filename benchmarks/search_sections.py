@@ -15,6 +15,8 @@ from search_data import NOISE, Clustered, exact, overlap
 from search_ours import DEPTHS, Ours, narrowed, open_or_make
 from search_timing import Search, alternated, ratios, threaded_rate
 
+from secure_embed.index import Effort
+
 __all__ = ["Sizes", "beside_flat", "concurrent", "filtered", "flat_of"]
 
 Floats = npt.NDArray[np.float32]
@@ -58,7 +60,7 @@ def flat_of(data: Clustered) -> Any:
     return index
 
 
-def opened(folder: Path, data: Clustered) -> tuple[Ours, dict[str, float]]:
+def opened(folder: Path, data: Clustered) -> tuple[Ours, dict[str, Any]]:
     return open_or_make(folder / f"ours-{data.name}", data.blocks, data.slices())
 
 
@@ -95,13 +97,13 @@ def recall(ours: Ours, queries: Floats, right: npt.NDArray[np.int64], **how: Any
 
 
 def by_candidates(ours: Ours, queries: Floats, right: npt.NDArray[np.int64]) -> dict[str, Any]:
-    """Recall and time where fewer candidates are opened than the settings say."""
-    sides = {str(depth): partial(ours.search, k=K, depth=depth) for depth in DEPTHS}
+    """Recall and time where there are fewer candidates or more, each opened as far as an untuned collection goes."""
+    sides = {str(depth): partial(ours.search, k=K, effort=Effort(candidates=depth)) for depth in DEPTHS}
     each = max(1, len(queries) // 6)
     timed = alternated(sides, queries, base=str(DEPTHS[-1]), turns=5, each=each)
     return {
         str(depth): {
-            "recall_at_10": recall(ours, queries, right, depth=depth),
+            "recall_at_10": recall(ours, queries, right, effort=Effort(candidates=depth)),
             "p50_ms": timed[str(depth)]["p50_ms"]["median"],
         }
         for depth in DEPTHS
@@ -112,6 +114,7 @@ def filtered(sizes: Sizes, folder: Path) -> dict[str, Any]:
     """Row filters by an attribute that has nothing to do with the clusters, beside the same queries without one."""
     data = sizes.data("easy")
     ours, _ = opened(folder, data)
+    tuned = ours.tune(filtered=True)  # policy's row filters are the rule, so the effort has to do behind one as well
     slices, queries = data.slices(), data.queries(sizes.queries)
     masks = {"all": np.ones(data.records, np.bool_)} | {name_of(s): slices < round(s * 1_000) for s in shares}
     right = exact(data.blocks(), queries[: sizes.recall_queries], K, masks)
@@ -123,7 +126,7 @@ def filtered(sizes: Sizes, folder: Path) -> dict[str, Any]:
         assert all(masks[name][one].all() for one in found)
         timed[name] |= {"records": int(masks[name].sum()), "recall_at_10": overlap(found, right[name])}
     ours.close()
-    return {"data": data.described(), "by_turns": timed}
+    return {"data": data.described(), "tuned": tuned, "by_turns": timed}
 
 
 def name_of(share: float) -> str:

@@ -23,11 +23,13 @@ import numpy as np
 
 from benchmarks.codes import SCHEMA, KnownRoot, attributes, blocks
 from secure_embed.collection import Holding, Holdings
-from secure_embed.keys import CatalogueKeys, Keyring, Secret, SqlcipherKeyStore
+from secure_embed.index import Effort
+from secure_embed.keys import CatalogueKeys, Keyring, Secret, SqlcipherKeyStore, rows_key
 from secure_embed.store import SqlcipherRecordStore
 from secure_embed.types import Action, Position, Record, RowFilter, Space, Ticket, TruthValue
 
 BATCH = 1_000
+UNTUNED = Effort()
 EVERYTHING = RowFilter(permits=(TruthValue(True),))
 
 
@@ -38,10 +40,11 @@ def ticket(action: Action) -> Ticket:
 class Deployment:
     def __init__(self, folder: Path, dimension: int) -> None:
         keyring = Keyring.create(folder / "keyring.json", KnownRoot())
+        of_rows = rows_key(keyring.secret(Secret.CATALOGUE))
         self.holdings = Holdings(
             keyring=keyring,
-            key_store=SqlcipherKeyStore(folder / "keys.db", keyring.secret(Secret.KEYS_STORE)),
-            store=SqlcipherRecordStore(folder / "data.db", keyring.secret(Secret.DATA_STORE)),
+            key_store=SqlcipherKeyStore(folder / "keys.db", keyring.secret(Secret.KEYS_STORE), of_rows),
+            store=SqlcipherRecordStore(folder / "data.db", keyring.secret(Secret.DATA_STORE), of_rows),
             catalogue=CatalogueKeys(keyring.secret(Secret.CATALOGUE), keyring.memory),
             codes_folder=folder / "codes",
         )
@@ -81,8 +84,8 @@ class Asking:
             query = self._queries[len(self.taken) % len(self._queries)]
             began = time.perf_counter()
             shard = self._holding.shard()
-            found = shard.scan(query, shard.select(EVERYTHING, None), k=10, rerank_k=200)
-            shard.score(found.positions, query, ticket=allowed)
+            found = shard.scan(query, shard.select(EVERYTHING, None), k=10, effort=UNTUNED)
+            shard.nearest(found, query, k=10, effort=UNTUNED, ticket=allowed)
             self.taken.append(time.perf_counter() - began)
 
     def __enter__(self) -> "Asking":

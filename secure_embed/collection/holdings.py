@@ -197,6 +197,11 @@ class Holdings:
         """
         return self._shelf.lease(self.collection(which).uuid)
 
+    def using_soon(self, which: str | UUID) -> AbstractContextManager[Holding]:
+        """The same for a caller who is to be told, after a while, that it is being opened: ``Unavailable``
+        (``index_building``)."""
+        return self._shelf.lease(self.collection(which).uuid, wait_s=self._wait_s)
+
     def named(self, name: str) -> Holding:
         """For a look from outside, in a test say: it may be closed at any moment. The service leases (:meth:`using`)."""
         with self.using(name) as holding:

@@ -10,11 +10,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from threading import Condition
+from threading import Condition, Thread
 from typing import Generic, Protocol, TypeVar
 from uuid import UUID
 
 from secure_embed.collection.figures import mib
+from secure_embed.collection.opening import again
 from secure_embed.collection.room import Purpose, Room
 from secure_embed.errors import SecureEmbedError, Unavailable
 
@@ -42,10 +43,12 @@ B = TypeVar("B", bound=Book)
 
 @dataclass(slots=True, eq=False)
 class _Place(Generic[B]):
-    """``book``: None while it is on its way in. ``claims``: bytes that it said it would take, all in all."""
+    """``book``: None while it is on its way in; ``error``: why it did not come. ``claims``: bytes that it said it would
+    take, all in all."""
 
     uuid: UUID
     book: B | None = None
+    error: BaseException | None = None
     leases: int = 0
     used: int = 0
     closing: bool = False
@@ -73,9 +76,12 @@ class Shelf(Generic[B]):
     # --- leases ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def lease(self, uuid: UUID) -> Iterator[B]:
-        """Open, and kept open until the block ends."""
-        place = self._taken(uuid)
+    def lease(self, uuid: UUID, *, wait_s: float | None = None) -> Iterator[B]:
+        """Open, and kept open until the block ends.
+
+        Raises ``Unavailable`` (``index_building``) when it takes longer than ``wait_s`` to open; it goes on opening.
+        """
+        place = self._taken(uuid) if wait_s is None else self._taken_soon(uuid, time.monotonic() + wait_s)
         try:
             assert place.book is not None
             yield place.book
@@ -100,23 +106,62 @@ class Shelf(Generic[B]):
     def _taken(self, uuid: UUID) -> _Place[B]:
         with self._changed:
             while (place := self._places.get(uuid)) is not None:
-                if place.book is not None and not place.closing:
-                    place.leases, place.used = place.leases + 1, next(self._clock)
+                if self._leased(place):
                     return place
                 self._changed.wait()
             place = self._places[uuid] = _Place(uuid, leases=1, used=next(self._clock))
+        self._bring(place)
+        if place.error is not None:
+            raise place.error
+        return place
+
+    def _taken_soon(self, uuid: UUID, until: float) -> _Place[B]:
+        """Opened in a thread of its own, so that who waits can go."""
+        with self._changed:
+            asked: _Place[B] | None = None
+            while True:
+                place = self._places.get(uuid)
+                if place is not None and self._leased(place):
+                    return place
+                if asked is not None and asked.error is not None:
+                    raise again(asked.error)
+                if place is None:
+                    asked = self._places[uuid] = _Place(uuid, used=next(self._clock))
+                    self._bring_beside(asked)
+                elif place.book is None:
+                    asked = place
+                if not self._changed.wait(max(0.0, until - time.monotonic())) and time.monotonic() >= until:
+                    raise Unavailable(
+                        "the collection is being opened", code="index_building", members={"retry_after_s": 1}
+                    )
+
+    def _leased(self, place: _Place[B]) -> bool:
+        if place.book is None or place.closing:
+            return False
+        place.leases, place.used = place.leases + 1, next(self._clock)
+        return True
+
+    def _bring_beside(self, place: _Place[B]) -> None:
         try:
-            book = self._open(uuid, _Claims(self, place))
-        except BaseException:
+            Thread(target=self._bring, args=(place,), name="collection", daemon=True).start()
+        except RuntimeError:
+            del self._places[place.uuid]
+            raise Unavailable("the system gives no thread", code="unavailable") from None
+
+    def _bring(self, place: _Place[B]) -> None:
+        """Open what the place is for; the place says how it went."""
+        try:
+            book = self._open(place.uuid, _Claims(self, place))
+        except BaseException as fault:  # noqa: BLE001 - whoever waits is told
             with self._changed:
-                del self._places[uuid]
+                place.error = fault
+                del self._places[place.uuid]
                 self._changed.notify_all()
-            raise
+            return
         with self._changed:
             place.book = book
             place.claims.pop("keys", None)
             self._changed.notify_all()
-        return place
 
     def _given_back(self, place: _Place[B], *, used: bool) -> None:
         with self._changed:

@@ -19,7 +19,7 @@ from secure_embed.keys.protocol import (
     WrappedKey,
 )
 from secure_embed.keys.providers import ProviderWatch, create_provider, open_provider, replace_root, retire_root
-from secure_embed.keys.row_seals import SealedTable, SealedTables
+from secure_embed.keys.sealed_table import SealedTable, SealedTables
 from secure_embed.keys.sealing import CatalogueValue, IndexValue
 from secure_embed.keys.successor import LeftOver, Successor
 from secure_embed.keys.tags import TagKind, attribute_parts

@@ -9,7 +9,7 @@ from itertools import groupby
 from sqlcipher3.dbapi2 import Connection
 
 from secure_embed.keys.database import SealedDatabase
-from secure_embed.keys.row_seals import SealedTable, place, place_of
+from secure_embed.keys.sealed_table import SealedTable, place, place_of
 
 __all__ = ["BlockTable", "block_positions", "by_block"]
 

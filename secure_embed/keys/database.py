@@ -20,8 +20,9 @@ from secure_embed.keys.connections import connect, faults, key_pragma
 from secure_embed.keys.file_lock import FileLock
 from secure_embed.keys.locked import LockedMemory
 from secure_embed.keys.private_files import sync_folder
-from secure_embed.keys.row_seals import RowSeals, SealedTables
+from secure_embed.keys.row_seals import RowSeals
 from secure_embed.keys.row_tree import RowTree
+from secure_embed.keys.sealed_table import SealedTables
 
 __all__ = ["SealedDatabase"]
 

@@ -13,7 +13,7 @@ from secure_embed.keys.blocks import block_positions, by_block
 from secure_embed.keys.database import SealedDatabase
 from secure_embed.keys.key_tables import LIVE, SHREDDED, record_keys, subjects
 from secure_embed.keys.protocol import KeyBatch, KeyBlock, WrappedKey
-from secure_embed.keys.row_seals import place, place_of
+from secure_embed.keys.sealed_table import place, place_of
 from secure_embed.keys.wrapping import wrapped_bytes
 from secure_embed.types import Position
 

@@ -21,7 +21,7 @@ from secure_embed.keys.database import SealedDatabase
 from secure_embed.keys.key_tables import column, migrations, none, position_of, sealed_tables, uncolumn
 from secure_embed.keys.locked import LockedMemory
 from secure_embed.keys.protocol import KeyBatch, KeyBlock, Shredded, WrappedCollection, WrappedKey
-from secure_embed.keys.row_seals import place
+from secure_embed.keys.sealed_table import place
 from secure_embed.types import Action, Position, Ticket
 
 __all__ = ["SqlcipherKeyStore"]

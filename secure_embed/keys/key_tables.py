@@ -10,7 +10,7 @@ import struct
 
 from secure_embed.errors import ConfigurationError, IntegrityFailure
 from secure_embed.keys.blocks import BlockTable
-from secure_embed.keys.row_seals import SealedTable, SealedTables, place_of
+from secure_embed.keys.sealed_table import SealedTable, SealedTables, place_of
 from secure_embed.keys.wrapping import wrapped_bytes
 from secure_embed.types import Position
 

@@ -8,9 +8,10 @@ reaches the token can use the root key. Sources: PKCS#11 v2.40 (OASIS), RFC 3394
 import json
 import re
 import secrets
+from contextlib import suppress
 from pathlib import Path
 
-from secure_embed.errors import ConfigurationError, SealedValueUnreadable, Unavailable
+from secure_embed.errors import SealedValueUnreadable, SecureEmbedError, Unavailable
 from secure_embed.keys.private_files import erase_file, read_bounded, write_new
 from secure_embed.keys.protocol import ProviderDescription
 from secure_embed.keys.sealing import HEADER, key_bytes, open_bound, seal_bound, sealed_overhead_bytes
@@ -39,22 +40,23 @@ class Pkcs11Provider:
 
     @classmethod
     def create(cls, path: Path, settings: TokenSettings, pin_file: Path) -> "Pkcs11Provider":
-        """Make a root key on the token and write ``path``, which names it, whole or not at all.
+        """Write ``path``, then make the root key on the token that it names.
 
-        Raises ``ConfigurationError`` (``key_file_exists``) and what :meth:`open` raises. A crash in between leaves a
-        key on the token that nothing names.
+        So a crash leaves no key that nothing names: :meth:`retire` ends what it left. Raises ``ConfigurationError``
+        (``key_file_exists``) and what :meth:`open` raises.
         """
-        if path.exists():
-            raise ConfigurationError(f"{path.name} exists and is not overwritten", code="key_file_exists")
         key_id = secrets.token_hex(16)
         root = RootOnToken(settings, pin_file, bytes.fromhex(key_id))
-        root.generate(f"secure_embed root {key_id[:8]}")
+        if not path.exists():
+            root.reach()  # what is wrong with token or PIN is said before anything is written
         document = {"format": _format, "key_id": key_id, "mechanism": _mechanism}
+        write_new(path, json.dumps(document, indent=1).encode() + b"\n")
         try:
+            root.generate(f"secure_embed root {key_id[:8]}")
             root.open()
-            write_new(path, json.dumps(document, indent=1).encode() + b"\n")
         except BaseException:
-            root.destroy()
+            with suppress(SecureEmbedError):  # what cannot be destroyed now stays named
+                cls.retire(path, settings, pin_file)
             raise
         return cls(root, key_id, settings.token_label)
 

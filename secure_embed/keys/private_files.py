@@ -7,7 +7,7 @@ from pathlib import Path
 
 from secure_embed.errors import ConfigurationError
 
-__all__ = ["erase_file", "read_bounded", "read_credential", "read_passphrase", "sync_folder", "write_new"]
+__all__ = ["erase_file", "read_bounded", "read_credential", "read_passphrase", "replace", "sync_folder", "write_new"]
 
 secret_bytes_max = 4_096
 key_file_bytes_max = 64 * 1024
@@ -28,6 +28,14 @@ def write_new(path: Path, content: bytes) -> None:
         raise ConfigurationError(f"{path.name} exists and is not overwritten", code="key_file_exists") from None
     finally:
         temporary.unlink()
+    sync_folder(path.parent)
+
+
+def replace(path: Path, content: bytes) -> None:
+    """Put other content in place of a file that is there, in one step, durable on return."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    write_new(temporary, content)
+    temporary.replace(path)
     sync_folder(path.parent)
 
 

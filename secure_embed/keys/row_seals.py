@@ -8,109 +8,38 @@ the last commit, before its hash is made anew.
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 from sqlcipher3.dbapi2 import Connection
 
 from secure_embed.errors import IntegrityFailure
 from secure_embed.keys.locked import Held
 from secure_embed.keys.row_tree import Leaf, Owner, RowMacs, RowTree, Value
+from secure_embed.keys.sealed_table import Row, SealedTable, SealedTables, block_of, place_of
 
-__all__ = ["RowSeals", "SealedTable", "SealedTables", "altered", "place", "place_of"]
+__all__ = ["RowSeals"]
 
-rows_shift = 6  # 64 keys to a block: a write reads and hashes what else is in it
 run_blocks = 64  # read at a time: under 1 MiB
 
-_place = struct.Struct(">qq")
 _tables = (
-    """CREATE TABLE IF NOT EXISTS row_seals (
+    """CREATE TABLE row_seals (
         name TEXT NOT NULL, owner INTEGER NOT NULL, block INTEGER NOT NULL, mac BLOB NOT NULL,
         PRIMARY KEY (name, owner, block)
     ) STRICT, WITHOUT ROWID""",
-    "CREATE TABLE IF NOT EXISTS file_seal (one INTEGER PRIMARY KEY CHECK (one = 1), mac BLOB NOT NULL) STRICT",
+    "CREATE TABLE file_seal (one INTEGER PRIMARY KEY CHECK (one = 1), mac BLOB NOT NULL) STRICT",
 )
 _schema = Leaf(Owner("sqlite_schema", 0), 0)
 _schema_rows = "SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY type, name"
 
-Row = tuple[Any, ...]
 Read = Callable[[str, Sequence[Value]], list[Row]]
 
 
-def place(owner: int, block: int) -> bytes:
-    """16 bytes, in the order of owners and blocks; numbers in columns of their own would change a row's size."""
-    return _place.pack(owner, block)
-
-
-def place_of(stored: bytes) -> tuple[int, int]:
-    return _place.unpack(stored)
-
-
-def altered(file: str, table: str, where: str = "") -> IntegrityFailure:
+def _altered(file: str, table: str, where: str = "") -> IntegrityFailure:
     return IntegrityFailure(f"rows of {file}, {table}{where}, are not as they were written", code="rows_altered")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedTable:
-    """``columns``: all of them. ``key``: the integer that names a row; of its owner, where the column ``owner`` says whose
-    it is. Or ``place``: the column holds owner and block, as :func:`place` packs them. ``at_start``: small, compared when
-    the file is opened; otherwise its reader calls for it."""
-
-    name: str
-    columns: tuple[str, ...]
-    key: str
-    owner: str | None = None
-    packed: bool = False
-    at_start: bool = True
-
-    @property
-    def order(self) -> str:
-        return self.key if self.owner is None else f"{self.owner}, {self.key}"
-
-    def select(self, where: str) -> str:
-        return f"SELECT {', '.join(self.columns)} FROM {self.name} WHERE {where} ORDER BY {self.order}"
-
-    def between(self, owner: int, first: int, end: int) -> tuple[str, Sequence[Value]]:
-        """Blocks ``first`` to ``end``, not included."""
-        if self.packed:
-            return self.select(f"{self.key} >= ? AND {self.key} < ?"), (place(owner, first), place(owner, end))
-        keys = (first << rows_shift, (end << rows_shift) - 1)
-        if self.owner is None:
-            return self.select(f"{self.key} BETWEEN ? AND ?"), keys
-        return self.select(f"{self.owner} = ? AND {self.key} BETWEEN ? AND ?"), (owner, *keys)
-
-    def of_owner(self, owner: int) -> tuple[str, Sequence[Value]]:
-        if self.packed:
-            return self.select(f"{self.key} >= ? AND {self.key} < ?"), (place(owner, 0), place(owner + 1, 0))
-        return self.select("TRUE" if self.owner is None else f"{self.owner} = ?"), (owner,) if self.owner else ()
-
-    def leaf(self, row: Row) -> Leaf:
-        key = row[self.columns.index(self.key)]
-        if self.packed:
-            owner, block = place_of(key)
-            return Leaf(Owner(self.name, owner), block)
-        owner = 0 if self.owner is None else row[self.columns.index(self.owner)]
-        return Leaf(Owner(self.name, owner), key >> rows_shift)
-
-    def triggers(self) -> Iterator[str]:
-        owner = "0" if self.owner is None else f"{{row}}.{self.owner}"
-        touched = f"SELECT row_touched('{self.name}', {owner}, {{row}}.{self.key})"
-        for event, rows in (("INSERT", ("NEW",)), ("UPDATE", ("OLD", "NEW")), ("DELETE", ("OLD",))):
-            body = " ".join(f"{touched.format(row=row)};" for row in rows)
-            yield f"CREATE TEMP TRIGGER {self.name}_{event} AFTER {event} ON main.{self.name} BEGIN {body} END"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SealedTables:
-    """Which tables of a file are sealed, and what the file is called in their hashes."""
-
-    file: str
-    tables: tuple[SealedTable, ...]
-
-
 class RowSeals:
-    """Of one open file. Its database's lock is held by who calls; :meth:`matching` alone needs none."""
+    """Of one open file. Its database's lock is held by who calls; :meth:`rows` says whether it is."""
 
     def __init__(self, sealed: SealedTables, key: Held) -> None:
         self._file = sealed.file
@@ -150,7 +79,7 @@ class RowSeals:
         if isinstance(key, bytes):
             owner, block = place_of(key)
         else:
-            block = key >> rows_shift
+            block = block_of(key)
         self._touched.add(Leaf(Owner(name, owner), block))
 
     def load(self, read: Read) -> None:
@@ -161,7 +90,7 @@ class RowSeals:
         tree = self._read_tree(read)
         # A changed schema would change rows while we write: triggers, cascades.
         if tree.find(_schema) != self._macs.leaf(_schema, read(_schema_rows, ())):
-            raise altered(self._file, "the schema")
+            raise _altered(self._file, "the schema")
         ((self._schema_version,),) = read("PRAGMA schema_version", ())
         for table in self._tables.values():
             if table.at_start:
@@ -169,18 +98,21 @@ class RowSeals:
 
     def _read_tree(self, read: Read) -> RowTree:
         if len(read("SELECT 1 FROM sqlite_schema WHERE name IN ('row_seals', 'file_seal')", ())) != len(_tables):
-            raise altered(self._file, "the schema")
+            raise _altered(self._file, "the schema")
         leaves = read("SELECT name, owner, block, mac FROM row_seals", ())
         tree = RowTree.of(self._macs, ((Leaf(Owner(n, o), b), mac) for n, o, b, mac in leaves))
         generations, tops = read("SELECT number FROM file_generation", ()), read("SELECT mac FROM file_seal", ())
         if len(generations) != 1:
             raise IntegrityFailure(f"{self._file} does not count its changes", code="database_unreadable")
         if tops != [(tree.top(self._macs, generations[0][0]),)]:
-            raise altered(self._file, "the list of its tables")
+            raise _altered(self._file, "the list of its tables")
         self._tree = tree
         return tree
 
     def _load_table(self, read: Read, table: SealedTable) -> None:
+        # Rows are found through indexes, and an index can be made to lack one: it is compared with its table.
+        if read(f"PRAGMA integrity_check({table.name})", ()) != [("ok",)]:
+            raise _altered(self._file, f"an index of {table.name}")
         rows = read(table.select("TRUE"), ())
         tree = self._now(read)
         owners = {owner.number for owner in tree.owners(table.name)}
@@ -205,7 +137,7 @@ class RowSeals:
 
     def require_keys(self, read: Read, name: str, owner: int, first: int, last: int) -> None:
         """:meth:`require` for the blocks of keys ``first`` to ``last``."""
-        self.require(read, name, owner, range(first >> rows_shift, (last >> rows_shift) + 1))
+        self.require(read, name, owner, range(block_of(first), block_of(last) + 1))
 
     def require(self, read: Read, name: str, owner: int, blocks: Iterable[int]) -> None:
         """Raise ``IntegrityFailure`` unless these blocks are as sealed in the last commit. Each is compared once."""
@@ -239,11 +171,11 @@ class RowSeals:
             for leaf, of_block in groupby(rows, table.leaf):
                 yield leaf, list(of_block)
         except (struct.error, TypeError):
-            raise altered(self._file, table.name) from None
+            raise _altered(self._file, table.name) from None
 
     def _altered(self, leaf: Leaf) -> IntegrityFailure:
         of_owner = f" of {leaf.owner.number}" if leaf.owner.number else ""
-        return altered(self._file, leaf.owner.table, f"{of_owner}, block {leaf.block}")
+        return _altered(self._file, leaf.owner.table, f"{of_owner}, block {leaf.block}")
 
     def _now(self, read: Read) -> RowTree:
         return self._tree if self._tree is not None else self._read_tree(read)

@@ -88,6 +88,10 @@ class RootOnToken:
         ``root_key_extractable``) for what waiting does not mend, and what reading the PIN raises."""
         self._run(self._connect)
 
+    def reach(self) -> None:
+        """Log in, and nothing else. Raises as :meth:`open`, but for what it says of the root key."""
+        self._run(lambda: self._on_new_session(lambda _: None, writing=True))
+
     def generate(self, label: str) -> None:
         """A new key under ``key_id`` that cannot leave the token. Raises as :meth:`open`."""
         self._run(lambda: self._generate(label))

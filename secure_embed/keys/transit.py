@@ -12,10 +12,11 @@ import json
 import re
 import secrets
 import struct
+from contextlib import suppress
 from pathlib import Path
 
-from secure_embed.errors import ConfigurationError, SealedValueUnreadable, Unavailable
-from secure_embed.keys.private_files import erase_file, read_bounded, write_new
+from secure_embed.errors import ConfigurationError, SealedValueUnreadable, SecureEmbedError, Unavailable
+from secure_embed.keys.private_files import erase_file, read_bounded, replace, write_new
 from secure_embed.keys.protocol import ProviderDescription
 from secure_embed.keys.sealing import key_bytes
 from secure_embed.keys.strict_json import StrictObject
@@ -30,6 +31,7 @@ _where = "a key wrapped by the root"
 _sample_context = b"sample"
 _ciphertext = re.compile(r"vault:v([1-9][0-9]{0,8}):([A-Za-z0-9+/]{80})")
 _sealed_bytes = 60  # nonce (12), ciphertext of 32 bytes, tag (16)
+no_sample = bytes(4 + _sealed_bytes)  # of a key that is being made
 _key_name = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
@@ -46,21 +48,26 @@ class TransitProvider:
     def create(
         cls, path: Path, settings: TransitSettings, credential_file: Path, ca_file: Path | None
     ) -> "TransitProvider":
-        """Make a Transit key and write ``path``, which names it, whole or not at all.
+        """Write ``path``, then make the Transit key that it names, then put its sample into ``path``.
 
-        Raises ``ConfigurationError`` (``key_file_exists``, ``vault_access_refused``, ``root_key_extractable``) and
-        ``Unavailable`` (``key_provider_unavailable``). A crash in between leaves a Transit key that nothing names.
+        So a crash leaves no key that nothing names: :meth:`retire` ends what it left. Raises ``ConfigurationError``
+        (``key_file_exists``, ``vault_access_refused``, ``root_key_extractable``) and ``Unavailable``
+        (``key_provider_unavailable``).
         """
-        if path.exists():
-            raise ConfigurationError(f"{path.name} exists and is not overwritten", code="key_file_exists")
         key_id = secrets.token_hex(16)
         client = TransitClient(settings, credential_file, ca_file)
+        document = _Document(key_id=key_id, mount=settings.mount, key=f"{settings.key_prefix}-{key_id}")
         try:
-            document = _Document(key_id=key_id, mount=settings.mount, key=f"{settings.key_prefix}-{key_id}")
-            client.make_key(document.mount, document.key)
-            _, sample = client.data_key(document.mount, document.key, _context(_sample_context))
-            document.sample = _binary(sample)
             write_new(path, document.written())
+            try:
+                client.make_key(document.mount, document.key)
+                _, sample = client.data_key(document.mount, document.key, _context(_sample_context))
+                document.sample = _binary(sample)
+                replace(path, document.written())
+            except BaseException:
+                with suppress(SecureEmbedError, TransitRefuses):  # what cannot be deleted now stays named
+                    cls.retire(path, settings, credential_file, ca_file)
+                raise
         except TransitRefuses:
             client.close()
             raise ConfigurationError("Vault made a key and does not use it", code="root_key_missing") from None
@@ -179,7 +186,7 @@ class TransitProvider:
 class _Document:
     """What root.json says."""
 
-    def __init__(self, *, key_id: str, mount: str, key: str, sample: bytes = b"") -> None:
+    def __init__(self, *, key_id: str, mount: str, key: str, sample: bytes = no_sample) -> None:
         self.key_id, self.mount, self.key, self.sample = key_id, mount, key, sample
 
     @classmethod

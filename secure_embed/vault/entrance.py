@@ -34,8 +34,9 @@ class Entrance:
         return principal, self.gate.permit(trail, principal, trail.action, collection, declared)
 
     def holding(self, trail: Trail, name: str) -> Holding:
-        """The collection, open until the trail ends. Raises ``NotFound`` (``collection_not_found``)."""
-        return trail.keep(self.holdings.using(name))
+        """The collection, open until the trail ends. Raises ``NotFound`` (``collection_not_found``), and ``Unavailable``
+        (``index_building``) when opening it takes long."""
+        return trail.keep(self.holdings.using_soon(name))
 
     def refuse(self, call: Call, error: SecureEmbedError) -> None:
         """Log a refusal that the door made (a malformed body, say) and raise it. An unknown caller gets its 401."""

@@ -7,7 +7,8 @@ sealed as a set is always noticed. ``make corrupt`` does the same to whole servi
 import random
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,8 +23,8 @@ import sqlcipher3.dbapi2 as sqlcipher
 from campaigns.damage_files import Damage
 from campaigns.damage_tables import table_damages
 from secure_embed.errors import IntegrityFailure, SecureEmbedError
-from secure_embed.keys import SqlcipherKeyStore, WrappedCollection, WrappedKey
-from secure_embed.store import RequestKey, SealedCollection, SqlcipherRecordStore, StateKind
+from secure_embed.keys import SealedTables, SqlcipherKeyStore, WrappedCollection, WrappedKey, key_tables
+from secure_embed.store import RequestKey, SealedCollection, SqlcipherRecordStore, StateKind, _schema
 from secure_embed.types import Action, Field, Position, Ticket
 from tests.sealed_store import batch, erase_ticket
 
@@ -302,3 +303,23 @@ def test_a_record_whose_text_was_taken_away_is_damaged_and_not_absent(states: St
             store.fetch(uuids[0], [Position(3)], {Field.TEXT})
         assert refused.value.code == "rows_altered"
         assert store.fetch(uuids[0], [Position(4), Position(999)], {Field.TEXT}) == {}  # erased, and never there
+
+
+@pytest.mark.parametrize(
+    ("statements", "sealed"),
+    [
+        ([*_schema.migrations, *_schema.collection_tables(1)], _schema.sealed_tables),
+        (key_tables.migrations, key_tables.sealed_tables),
+    ],
+    ids=["data.db", "keys.db"],
+)
+def test_no_table_and_no_column_is_forgotten(statements: Sequence[str], sealed: SealedTables) -> None:
+    """But for sealed values, which bind their place, and the number that names a row of blocks to SQLite."""
+    plain = sqlite3.connect(":memory:")
+    plain.executescript(";".join(statements))
+    names = [name for (name,) in plain.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    there = {name: {column[1] for column in plain.execute(f"PRAGMA table_info({name})")} for name in names}
+    plain.close()
+    of_blocks = {table.name: {"id"} for table in sealed.tables if table.packed}
+    expected = {table.name: {*table.columns} | of_blocks.get(table.name, set()) for table in sealed.tables}
+    assert {name: columns for name, columns in there.items() if name not in {"text_1", "meta_1"}} == expected

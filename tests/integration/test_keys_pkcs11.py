@@ -170,6 +170,38 @@ def test_a_retired_root_is_gone_from_the_token(token, pin, tmp_path):
     assert not (tmp_path / "copy.json").exists()
 
 
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", ["generate", "open"])
+def test_a_crash_while_a_root_is_made_leaves_no_key_that_nothing_names(token, pin, tmp_path, monkeypatch, step):
+    """Before the key is on the token and after it; what the file names is destroyed by who finds the file."""
+    from pkcs11 import Attribute, ObjectClass
+
+    from secure_embed.keys.token import RootOnToken
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    path = tmp_path / "root.json"
+    with monkeypatch.context() as patched:
+        patched.setattr(RootOnToken, step, killed)
+        patched.setattr(provider_class(), "retire", killed)  # a process that is gone cleans nothing up
+        with pytest.raises(Killed):
+            provider_class().create(path, token, pin)
+    named = bytes.fromhex(json.loads(path.read_text())["key_id"])
+    session = session_on(token)
+    found = [key[Attribute.ID] for key in session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY})]
+    session.close()
+    assert found == ([named] if step == "open" else [])
+    provider_class().retire(path, token, pin)
+    session = session_on(token)
+    assert not list(session.get_objects({Attribute.CLASS: ObjectClass.SECRET_KEY}))
+    session.close()
+    assert not path.exists()
+
+
 def test_a_root_that_exists_is_not_made_again(token, pin, tmp_path):
     provider_class().create(tmp_path / "root.json", token, pin).close()
     code = refusal(ConfigurationError, lambda: provider_class().create(tmp_path / "root.json", token, pin))

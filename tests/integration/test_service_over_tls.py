@@ -172,7 +172,10 @@ def test_health_is_on_a_listener_of_its_own(running):
     import httpx
 
     root, port, _ = running
-    assert httpx.get(f"http://127.0.0.1:{port + 1}/readyz", trust_env=False).json()["status"] == "ready"
+    said = httpx.get(f"http://127.0.0.1:{port + 1}/readyz", trust_env=False).json()
+    assert said["status"] == "ready"
+    assert {"warming", "building", "memory"} < said.keys()
+    assert said["memory"]["budget_mib"] > 0
     context = ssl.create_default_context(cafile=str(root / "tls" / "certificate.pem"))
     answer = httpx.get(f"https://localhost:{port}/readyz", verify=context, trust_env=False)
     assert answer.status_code == 404

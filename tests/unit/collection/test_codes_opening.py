@@ -16,7 +16,7 @@ from secure_embed.collection.building import Building
 from secure_embed.collection.opening import Opening
 from secure_embed.collection.saved_codes import CodesOrigin
 from secure_embed.errors import IntegrityFailure, Unavailable
-from secure_embed.index import Codebook
+from secure_embed.index import Codebook, Effort
 from secure_embed.types import Position
 from tests.one_holding import EVERYTHING, OneHolding, ticket, unit_vectors
 
@@ -126,7 +126,10 @@ def test_an_erasure_meanwhile_reaches_the_codes_on_their_way_before_it_returns(c
     gone = [Position(3), Position(499), Position(500), Position(1_100)]
     cold.erase(gone)
     found = on_its_way.scan(
-        unit_vectors(9, 1, cold.dimension), on_its_way.select(EVERYTHING, None), k=10_000, effort=Effort(candidates=10_000)
+        unit_vectors(9, 1, cold.dimension),
+        on_its_way.select(EVERYTHING, None),
+        k=10_000,
+        effort=Effort(candidates=10_000),
     )
     assert not set(gone) & set(found.positions.tolist())
     gate.go_on.set()
@@ -389,7 +392,7 @@ def test_a_system_that_gives_no_thread_is_told_and_holds_nothing_up(cold, monkey
     assert len(cold.found()) == RECORDS
     with monkeypatch.context() as patch:
         patch.setattr(codes_module, "Thread", Refused)
-        patch.setattr(codes_module, "should_retrain", lambda *_: True)
+        patch.setattr("secure_embed.collection.building.should_retrain", lambda *_: True)
         cold.add(5)
     assert len(cold.found()) == RECORDS + 5
     assert cold.holding._codes._trainings.acquire(blocking=False)

@@ -181,6 +181,61 @@ def test_one_that_does_not_open_is_tried_again_by_the_next_caller():
         assert not book.closed
 
 
+def test_who_will_not_wait_is_told_and_it_goes_on_opening():
+    opening, go_on, opened = Event(), Event(), []
+
+    def open_(uuid: UUID, room: Room) -> Book:
+        opened.append(uuid)
+        opening.set()
+        assert go_on.wait(10)
+        return Book(uuid, room, MIB)
+
+    shelf = Shelf(10 * MIB, open_)
+    for _ in range(2):
+        with pytest.raises(Unavailable) as told, shelf.lease(NAMES[0], wait_s=0.02):
+            pass
+        assert (told.value.code, told.value.members["retry_after_s"]) == ("index_building", 1)
+    assert opening.wait(5)
+    go_on.set()
+    with shelf.lease(NAMES[0], wait_s=10) as book:
+        assert not book.closed
+    assert opened == [NAMES[0]]
+    with shelf.lease(NAMES[0]) as same:
+        assert same is book
+
+
+def test_a_fault_of_opening_is_told_to_each_who_waits_and_tried_again_after():
+    go_on, tries = Event(), []
+
+    def open_(uuid: UUID, room: Room) -> Book:
+        tries.append(uuid)
+        if len(tries) == 1:
+            assert go_on.wait(10)
+            raise Unavailable("the key provider is away", code="key_provider_unavailable")
+        return Book(uuid, room, MIB)
+
+    shelf, told = Shelf(None, open_), []
+
+    def ask() -> None:
+        try:
+            with shelf.lease(NAMES[0], wait_s=10):
+                told.append(None)
+        except Unavailable as fault:
+            told.append(fault)
+
+    threads = [Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.1)
+    go_on.set()
+    for thread in threads:
+        thread.join(10)
+    assert [fault.code for fault in told] == ["key_provider_unavailable"] * 3
+    assert len({id(fault) for fault in told}) == 3
+    with shelf.lease(NAMES[0], wait_s=10) as book:
+        assert not book.closed
+
+
 def test_one_that_is_taken_out_is_not_closed_by_others_and_its_lease_ends_quietly(shelf):
     with shelf.lease(NAMES[0]) as book:
         assert shelf.take_out(NAMES[0]) is book
@@ -210,7 +265,7 @@ def test_many_threads_never_meet_a_closed_one_and_never_two_of_one_name(shelf, o
         for _ in range(150):
             name = chance.choice(NAMES)
             try:
-                with shelf.lease(name) as book:
+                with shelf.lease(name, wait_s=chance.choice([None, 10.0])) as book:
                     with lock:
                         if open_now.setdefault(name, book) is not book and not open_now[name].closed:
                             faults.append("two of one name")
@@ -260,10 +315,10 @@ class ShelfMachine(RuleBasedStateMachine):
         self.books.append(Book(uuid, room, MIB // 4))
         return self.books[-1]
 
-    @rule(name=st.sampled_from(NAMES))
-    def take(self, name: UUID) -> None:
+    @rule(name=st.sampled_from(NAMES), wait_s=st.sampled_from([None, 10.0]))
+    def take(self, name: UUID, wait_s: float | None) -> None:
         kept = ExitStack()
-        book = kept.enter_context(self.shelf.lease(name))
+        book = kept.enter_context(self.shelf.lease(name, wait_s=wait_s))
         assert not book.closed
         self.leases.append((book, kept))
 

@@ -11,6 +11,7 @@ import pytest
 
 from secure_embed.errors import ConfigurationError, SecureEmbedError, Unavailable
 from secure_embed.keys.transit import TransitProvider
+from secure_embed.keys.transit_client import TransitClient
 from secure_embed.settings import TransitSettings
 from tests.transit_server import JWT, ROLE, SECRET_ID, TransitServer
 
@@ -228,3 +229,31 @@ def test_the_address_has_to_be_its_own(
     settings = TransitSettings(address=f"https://localhost:{server.port}")
     reopen = lambda: TransitProvider.open(tmp_path / "root.json", settings, credential, server.ca_file)  # noqa: E731
     assert code(Unavailable, reopen) == "key_provider_unavailable"
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("step", ["make_key", "data_key"])
+def test_a_crash_while_a_root_is_made_leaves_no_key_that_nothing_names(
+    server: TransitServer, credential: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """The file names the Transit key before there is one; who finds it deletes the key, or finds none."""
+
+    def killed(*_: object) -> None:
+        raise Killed
+
+    path, settings = tmp_path / "other.json", server.settings(timeout_s=20)
+    with monkeypatch.context() as patched:
+        patched.setattr(TransitClient, step, killed)
+        patched.setattr(TransitProvider, "retire", killed)  # a process that is gone cleans nothing up
+        with pytest.raises(Killed):
+            TransitProvider.create(path, settings, credential, server.ca_file)
+    named = json.loads(path.read_text())["key"]
+    assert [key["name"] for key in server.keys.values()] == ([named] if step == "data_key" else [])
+    refused = code(ConfigurationError, lambda: TransitProvider.open(path, settings, credential, server.ca_file))
+    assert refused == "root_key_missing"
+    TransitProvider.retire(path, settings, credential, server.ca_file)
+    assert not server.keys
+    assert not path.exists()

@@ -14,7 +14,7 @@ key, rows_key = bytes(range(32)), bytes(range(1, 33))
 bytes_table = BlockTable("bytes", {"value": 1})
 migrations = (
     f"""
-    CREATE TABLE small (id INTEGER PRIMARY KEY, text TEXT, content BLOB) STRICT;
+    CREATE TABLE small (id INTEGER PRIMARY KEY, text TEXT UNIQUE, content BLOB) STRICT;
     CREATE TABLE event (owner INTEGER NOT NULL, number INTEGER NOT NULL, kind INTEGER NOT NULL,
                         PRIMARY KEY (owner, number)) STRICT, WITHOUT ROWID;
     {bytes_table.statement};
@@ -110,6 +110,37 @@ def test_a_small_table_the_hashes_and_the_schema_are_looked_at_when_the_file_is_
     attack(path, *statement.split(";") if statement.startswith("PRAGMA") else [statement])
     for _ in range(2):  # a start that is refused has sealed nothing
         refused(lambda: database(path))
+
+
+def test_an_index_that_was_made_to_lack_a_row_is_noticed(path: Path) -> None:
+    """The row is there and as it was; who looks for it by its text would be told that it is not."""
+    run = sqlcipher.connect(str(path), isolation_level=None)
+    run.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
+    run.execute("UPDATE small SET text = 'elsewhere' WHERE id = 2")
+    (before,) = run.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_small_1'").fetchone()
+    run.execute("PRAGMA writable_schema = ON")
+    # The index of another table's shape in its place while the text is put back: the right one is not kept up.
+    run.execute("CREATE TABLE spare (id INTEGER PRIMARY KEY, text TEXT UNIQUE)")
+    run.execute("INSERT INTO spare SELECT id, text FROM small")
+    (spare,) = run.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'sqlite_autoindex_spare_1'").fetchone()
+    swap = "UPDATE sqlite_schema SET rootpage = ? WHERE name = 'sqlite_autoindex_small_1'"
+    run.execute(swap, (spare,))
+    run.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'sqlite_autoindex_spare_1'", (before,))
+    run.close()
+    run = sqlcipher.connect(str(path), isolation_level=None)
+    run.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
+    run.execute("UPDATE small SET text = 't2' WHERE id = 2")
+    run.execute("PRAGMA writable_schema = ON")
+    run.execute(swap, (before,))
+    run.execute("UPDATE sqlite_schema SET rootpage = ? WHERE name = 'sqlite_autoindex_spare_1'", (spare,))
+    run.close()
+    run = sqlcipher.connect(str(path), isolation_level=None)
+    run.execute(f"PRAGMA key = \"x'{key.hex()}'\"")
+    run.execute("DROP TABLE spare")
+    assert run.execute("SELECT text FROM small WHERE id = 2").fetchone() == ("t2",)
+    assert run.execute("SELECT id FROM small WHERE text = 't2'").fetchone() is None
+    run.close()
+    assert "an index of small" in refused(lambda: database(path))
 
 
 def test_an_emptied_file_is_not_sealed_as_a_new_one(path: Path) -> None:
