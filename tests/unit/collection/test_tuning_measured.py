@@ -1,5 +1,6 @@
 """Recall as a tuning reports it is that of a brute-force computation, and the effort that it chooses holds for it."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,17 @@ def hard_vectors(seed: int, n: int) -> np.ndarray:
 def one(tmp_path_factory: pytest.TempPathFactory) -> OneHolding:
     made = OneHolding(tmp_path_factory.mktemp("one"), dimension=dimension)
     made.add_vectors(hard_vectors(1, records))
+    settled(made)
     return made
+
+
+def settled(one: OneHolding) -> None:
+    """Until no codebook is trained in the background: another one between two looks finds other records."""
+    one.holding.shard()
+    end = time.monotonic() + 60
+    while one.holding.busy:
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def measuring(one: OneHolding, asked: Asked, *, texts: np.ndarray | None = None, seed: int = 5) -> Measuring:
@@ -185,6 +196,7 @@ def test_what_comes_and_goes_meanwhile_only_lowers_what_is_measured(tmp_path: Pa
     """An erased record counts as missed, a new one as nothing: the effort errs on the careful side."""
     made = OneHolding(tmp_path, dimension=dimension)
     made.add_vectors(hard_vectors(3, 2_000))
+    settled(made)
     effort = Effort(candidates=800, lists=every_list, margin=4.0)
     before = measuring(made, Asked()).at(effort)
     during = measuring(made, Asked())
