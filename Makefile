@@ -5,7 +5,7 @@ PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test lint types imports vectors bench bench-search crash crash-long corrupt corrupt-long clean
+.PHONY: setup demo test lint types imports vectors bench bench-search crash crash-long corrupt corrupt-short corrupt-long clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,7 +19,7 @@ help:
 	@echo "make bench    ratios against the unprotected baseline; writes benchmarks/results/"
 	@echo "make bench-search  a query on sealed vectors beside exact search and other systems (about an hour, quiet machine)"
 	@echo "make crash    300 deaths under load (or what fits 8 minutes), and what is left each time; crash-long: 3,000"
-	@echo "make corrupt  2,000 damaged deployments, each noticed; corrupt-long: 20,000; both write campaigns/results/"
+	@echo "make corrupt  2,000 damaged deployments, each noticed; corrupt-short: 400, always the same; corrupt-long: 20,000"
 	@echo "make clean    remove .venv, caches and the demo's deployment"
 
 setup: $(STAMP)
@@ -65,6 +65,9 @@ crash-long: setup
 
 corrupt: setup
 	@$(BIN)/python -m campaigns.corrupt --cases 2000
+
+corrupt-short: setup
+	@$(BIN)/python -m campaigns.corrupt --cases 400 --seed 20261125 --out build/corrupt-short.json
 
 corrupt-long: setup
 	@$(BIN)/python -m campaigns.corrupt --cases 20000 --out campaigns/results/corrupt-long.json

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from secure_embed.index import sample_for
-from secure_embed.index.codebook import lists_for
+from secure_embed.collection.figures import training_bytes
+from secure_embed.index import lists_for
 
 __all__ = ["Measured", "Start", "filled", "row"]
 
@@ -22,7 +22,7 @@ repository = Path(__file__).parents[1]
 page = repository / "docs/sizing.md"
 begin, end = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 sizes = (10_000, 100_000, 1_000_000, 10_000_000)
-key_bytes, presence_bytes, tag_bytes = 41, 1, 16  # a record: keys/wrapped_table.py, store/_memory.py
+key_bytes, presence_bytes, tag_bytes = 41, 33, 16  # a record: keys/wrapped_table.py, store/_memory.py
 float_bytes = 4
 mib, gib = 2**20, 2**30
 later = "not measured yet"
@@ -78,7 +78,6 @@ def row(measured: Measured, records: int) -> dict[str, float]:
     codebook = float_bytes * measured.dimension**2 + 2 * lists * vector  # ours and FAISS' centroids
     codes, keys = records * measured.code_bytes, records * key_bytes
     rows = records * (presence_bytes + tag_bytes)
-    trained_on = records // max(1, records // sample_for(records))  # every n-th record, n whole
     return {
         "lists": lists,
         "codes": codes,
@@ -91,7 +90,7 @@ def row(measured: Measured, records: int) -> dict[str, float]:
         "start_s": start_s(measured.start, records),
         "p50_ms": p50_ms(measured.p50_ms, records),
         "ingest_s": records / measured.ingest_records_per_s,
-        "training": 2 * trained_on * vector,
+        "training": training_bytes(records, measured.dimension),
     }
 
 
