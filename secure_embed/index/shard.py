@@ -6,8 +6,7 @@ this file; what FAISS does is in ``_codes``, filters in ``_filters``, opening an
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import sha256
+from dataclasses import dataclass
 from threading import Lock
 from typing import Self
 
@@ -18,10 +17,11 @@ from secure_embed.deadline import Deadline
 from secure_embed.errors import Conflict, InvalidRequest, Unavailable
 from secure_embed.index._chunks import ChunkReader, Piece, chunks_of
 from secure_embed.index._columns import AttributeColumns, TagAttribute
-from secure_embed.index._filters import ensure_own, holds_own, permitted
+from secure_embed.index._filters import ensure_own
 from secure_embed.index._invariant import invariant
 from secure_embed.index._lock import ReadersWriterLock
 from secure_embed.index._rescore import Rescorer
+from secure_embed.index._selecting import Selections
 from secure_embed.index._slots import SlotMap
 from secure_embed.index.codebook import Codebook
 from secure_embed.index.protocol import (
@@ -56,7 +56,6 @@ exhaustive_max = 1_000
 exhaustive_filtered_max = 2_000
 k_max = 10_000
 length_error_max = 0.01  # of a unit vector; fp16 rounding stays below 0.001
-selections_max = 32  # kept until the next change; a bit and a list's count for each slot
 
 
 def openings_max(effort: Effort, k: int) -> int:
@@ -78,24 +77,6 @@ class Footprint:
     @property
     def bytes_a_record(self) -> float:
         return (self.codes + self.positions + self.attributes) / max(self.records, 1)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _OwnSelection(Selection):
-    """Slots mean nothing in another shard, not even in the next one of the same collection."""
-
-    shard: "RabitqShard" = field(repr=False)
-    slots: int  # that there were: a later record is not in it, whatever its bitmap says
-    spread: npt.NDArray[np.int64]  # (lists,) how many of it each list of codes holds
-    edition: int
-
-
-def _name_of(rows: RowFilter, own: Expression | None) -> bytes | None:
-    """Names a filter and keeps no value of it. By what is written, since to Python ``True`` equals 1. None: too deep."""
-    try:
-        return sha256(repr((rows, own)).encode(errors="surrogatepass")).digest()
-    except RecursionError:
-        return None
 
 
 class RabitqShard:
@@ -125,8 +106,7 @@ class RabitqShard:
         self._lock = ReadersWriterLock()
         self._changing = Lock()  # one change at a time prepares itself; readers are shut out only while it is put in
         self._whole = True
-        self._edition = 0  # counts changes of what is here, whether or not they move the version
-        self._selections: dict[bytes, _OwnSelection] = {}  # of this edition
+        self._selections = Selections(self._slots, self._columns, self._codes)
 
     @classmethod
     def restored(
@@ -197,8 +177,7 @@ class RabitqShard:
         """A change that breaks off halfway (no memory left) leaves a shard that answers nothing: fail closed."""
         with self._lock.writing():
             self._whole = False
-            self._edition += 1
-            self._selections.clear()
+            self._selections.changed()
             yield
             self._whole = True
 
@@ -214,38 +193,7 @@ class RabitqShard:
         if own is not None:
             ensure_own(own, self._columns)
         with self._reading():
-            name = _name_of(rows, own)
-            selection = None if name is None else self._selections.get(name)
-            if selection is None:
-                selection = self._selected(rows, own)
-                if len(self._selections) >= selections_max:  # threads may meet here: at worst one is made twice
-                    self._selections.clear()
-                if name is not None:
-                    self._selections[name] = selection
-            return selection
-
-    def _selected(self, rows: RowFilter, own: Expression | None) -> "_OwnSelection":
-        slots = self._slots.slots
-        count = allowed = self._slots.records
-        mask = None
-        if own is not None or not rows.unrestricted:
-            mask = self._slots.live.copy()
-            if not rows.unrestricted:
-                mask &= permitted(rows, self._columns, slots)
-            count = allowed = int(mask.sum())
-            if own is not None:
-                mask &= holds_own(own, self._columns, slots)
-                count = int(mask.sum())
-        return _OwnSelection(
-            bitmap=None if mask is None else np.packbits(mask, bitorder="little"),
-            count=count,
-            permitted=allowed,
-            version=self._version,
-            shard=self,
-            slots=slots,
-            spread=self._codes.spread(mask),
-            edition=self._edition,
-        )
+            return self._selections.select(rows, own, version=self._version)
 
     def scan(
         self, query: Vectors, selection: Selection, *, k: int, effort: Effort, deadline: Deadline = never
@@ -259,13 +207,11 @@ class RabitqShard:
         self._ensure_query(query)
         if not 1 <= k <= k_max:
             raise InvalidRequest(f"k is 1 to {k_max}", code="k_invalid")
-        if not isinstance(selection, _OwnSelection) or selection.shard is not self:
-            raise Conflict("the selection was made on another shard", code="selection_stale")
         wanted = max(k, effort.candidates)
         deadline.require()
         whole = exhaustive_max if selection.bitmap is None else exhaustive_filtered_max
         with self._reading():
-            bitmap, spread = self._as_of_now(selection)
+            bitmap, spread = self._selections.as_of_now(selection)
             if selection.count <= max(whole, wanted):
                 return self._all_of(bitmap)
             turned = self._codebook.turn(query)
@@ -280,41 +226,15 @@ class RabitqShard:
     def looked_at(self, query: Vectors, selection: Selection, *, k: int, effort: Effort) -> int:
         """How many codes such a :meth:`scan` compares the query with. Opens nothing, and raises as that does."""
         self._ensure_query(query)
-        if not isinstance(selection, _OwnSelection) or selection.shard is not self:
-            raise Conflict("the selection was made on another shard", code="selection_stale")
         with self._reading():
-            _, spread = self._as_of_now(selection)
+            _, spread = self._selections.as_of_now(selection)
             turned = self._codebook.turn(query)
             return self._codes.looked_at(turned, max(k, effort.candidates), spread=spread, lists=effort.lists)
 
     def named(self, at: Positions) -> Selection:
         """Those of the records at ``at`` that are here, whatever their attributes: for measuring what filters cost."""
         with self._reading():
-            mask = np.zeros(self._slots.slots, np.bool_)
-            mask[self._slots.find([Position(p) for p in at.tolist()])] = True
-            count = int(mask.sum())
-            return _OwnSelection(
-                bitmap=np.packbits(mask, bitorder="little"),
-                count=count,
-                permitted=count,
-                version=self._version,
-                shard=self,
-                slots=self._slots.slots,
-                spread=self._codes.spread(mask),
-                edition=self._edition,
-            )
-
-    def _as_of_now(self, selection: "_OwnSelection") -> "tuple[npt.NDArray[np.uint8] | None, npt.NDArray[np.int64]]":
-        """Bitmap and spread of what is left of a selection that was made before the last change."""
-        if selection.edition == self._edition:
-            return selection.bitmap, selection.spread
-        mask = self._slots.live.copy()
-        mask[selection.slots :] = False
-        if selection.bitmap is not None:
-            mask[: selection.slots] &= np.unpackbits(selection.bitmap, count=selection.slots, bitorder="little").view(
-                np.bool_
-            )
-        return np.packbits(mask, bitorder="little"), self._codes.spread(mask)
+            return self._selections.named(at, version=self._version)
 
     def _all_of(self, bitmap: npt.NDArray[np.uint8] | None) -> Candidates:
         if bitmap is None:
@@ -424,6 +344,7 @@ class RabitqShard:
         """Overwrite every code and attribute. The shard answers nothing afterwards."""
         with self._changing, self._lock.writing():
             self._whole = False
+            self._selections.changed()
             self._codes.wipe()
             self._columns.wipe()
 
