@@ -68,8 +68,12 @@ class Inside:
         }
         said: list[dict[str, Any]] = []
 
+        sent = [{"type": "http.request", "body": content, "more_body": False}]
+
         async def receive() -> dict[str, Any]:
-            return {"type": "http.request", "body": content, "more_body": False}
+            if not sent:
+                await asyncio.Event().wait()  # this caller stays
+            return sent.pop()
 
         async def send(message: Any) -> None:
             said.append(message)
