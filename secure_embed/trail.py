@@ -25,6 +25,7 @@ __all__ = ["Call", "OwnTrail", "Trail", "Trails"]
 
 T = TypeVar("T")
 
+closed_codes = frozenset({"index_unavailable", "keys_closed"})
 ticket_s = 300.0  # longest that a use case may go on opening under one INTENT
 tuning_ticket_s = 4 * 3_600.0  # a tuning goes on beside the service's calls
 
@@ -153,9 +154,13 @@ class Trail:
         self._intent: Future[Ticket] | None = None
         self._ended = False
         self._kept = ExitStack()
+        self._gone: Callable[[], SecureEmbedError | None] = lambda: None
 
-    def keep(self, block: AbstractContextManager[T]) -> T:
-        """Enter ``block``, and leave it when this trail ends: what a use case works on is kept for it so long."""
+    def keep(self, block: AbstractContextManager[T], *, gone: Callable[[], SecureEmbedError | None]) -> T:
+        """Enter ``block``, and leave it when this trail ends: what a use case works on is kept for it so long.
+
+        ``gone``: why it is not there any more, if it is not. A use case under which it was closed ends with that."""
+        self._gone = gone
         return self._kept.enter_context(block)
 
     def note(self, **fields: Any) -> None:
@@ -225,13 +230,15 @@ class Trail:
             assert self._ended  # a use case ends with done(), or with an error
             return
         known = error if isinstance(error, SecureEmbedError) else None
+        if known is not None and known.code in closed_codes:
+            known = self._gone() or known
         shown = known or SecureEmbedError("something went wrong here; the log has the request")
         decision: EventDecision = "refused" if shown.status < 500 else "failed"
         intent = self._durable_intent()
         receipt = self._outcome(decision, shown.code, **({} if intent is None else {"intent": intent}))
         shown.receipt = str(receipt)
-        if known is None:
-            raise shown from error
+        if shown is not error:
+            raise shown from (error if known is None else None)
 
     def _durable_intent(self) -> int | None:
         if self._intent is None:

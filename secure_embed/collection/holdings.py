@@ -158,6 +158,14 @@ class Holdings:
                 raise NotFound("there is no such collection for you", code="collection_not_found")
             return found
 
+    def missing(self, which: str | UUID) -> NotFound | None:
+        """What :meth:`collection` would raise, or None."""
+        try:
+            self.collection(which)
+        except NotFound as error:
+            return error
+        return None
+
     def name_of(self, uuid: UUID) -> str | None:
         """None: it is not there any more."""
         with self._lock:

@@ -36,7 +36,8 @@ class Entrance:
     def holding(self, trail: Trail, name: str) -> Holding:
         """The collection, open until the trail ends. Raises ``NotFound`` (``collection_not_found``), and ``Unavailable``
         (``index_building``) when opening it takes long."""
-        return trail.keep(self.holdings.using_soon(name))
+        uuid = self.holdings.collection(name).uuid  # a name may be another collection's soon
+        return trail.keep(self.holdings.using_soon(uuid), gone=lambda: self.holdings.missing(uuid))
 
     def refuse(self, call: Call, error: SecureEmbedError) -> None:
         """Log a refusal that the door made (a malformed body, say) and raise it. An unknown caller gets its 401."""

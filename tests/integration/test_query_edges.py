@@ -1,5 +1,8 @@
 """Queries at the edges of what a collection holds: nothing, less than was asked for, nothing that the filter leaves."""
 
+import threading
+from typing import Any
+
 import pytest
 
 pytestmark = pytest.mark.model
@@ -28,3 +31,37 @@ def test_a_filter_that_leaves_nothing_answers_with_nothing(open_house) -> None:
     own = {"attribute": "country", "equals": "FR"}
     answer = open_house.query(COLLECTION, "knee", open_house.clinician(), filter=own)
     assert (answer.status_code, answer.json().get("hits")) == (200, []), answer.text
+
+
+class Patient:
+    """The real encoder, which lets itself be waited for."""
+
+    def __init__(self, encoder: Any) -> None:
+        self._encoder, self.space = encoder, encoder.space
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def encode_query(self, text: str) -> Any:
+        self.reached.set()
+        assert self.go_on.wait(60)
+        return self._encoder.encode_query(text)
+
+
+def test_a_query_under_which_its_collection_is_erased_finds_no_collection(open_house, monkeypatch) -> None:
+    assert open_house.ingest(COLLECTION, notes(20)).status_code == 201
+    queries = open_house.deployment.vault.queries
+    patient = Patient(queries._encoder)
+    monkeypatch.setattr(queries, "_encoder", patient)
+    answers: list[Any] = []
+    asking = threading.Thread(
+        target=lambda: answers.append(open_house.query(COLLECTION, "knee", open_house.clinician()))
+    )
+    asking.start()
+    assert patient.reached.wait(60)
+    erased = open_house.http.delete(f"/v1/collections/{COLLECTION}", headers=open_house.privacy())
+    assert erased.status_code < 300, erased.text
+    patient.go_on.set()
+    asking.join()
+    (answer,) = answers
+    assert (answer.status_code, answer.json()["code"]) == (404, "collection_not_found")
+    (outcome,) = [e for e in open_house.events() if e.get("action") == "query" and e["phase"] == "OUTCOME"]
+    assert (outcome["decision"], outcome["error"]) == ("refused", "collection_not_found")
