@@ -392,7 +392,7 @@ def test_a_system_that_gives_no_thread_is_told_and_holds_nothing_up(cold, monkey
     assert len(cold.found()) == RECORDS
     with monkeypatch.context() as patch:
         patch.setattr(codes_module, "Thread", Refused)
-        patch.setattr("secure_embed.collection.building.should_retrain", lambda *_: True)
+        patch.setattr("secure_embed.collection.building.should_retrain", lambda *_, **__: True)
         cold.add(5)
     assert len(cold.found()) == RECORDS + 5
     assert cold.holding._codes._trainings.acquire(blocking=False)
