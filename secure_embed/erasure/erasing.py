@@ -134,7 +134,7 @@ class Erasing:
                     kind=kind,
                     reason=reason,
                     intent=ticket.intent_index,
-                    parts=tuple(self._part(uuid, at) for uuid, at in what if at is None or len(at)),
+                    parts=self._parts(what, kind),
                 )
                 self._put(identifier, started)
                 shredded = self._shred(identifier, started, ticket)
@@ -156,6 +156,18 @@ class Erasing:
             if is_mine:
                 with self._lock:
                     self._running.discard(identifier)
+
+    def _parts(self, what: What, kind: Kind) -> tuple[Part, ...]:
+        """A collection that came to its end meanwhile has nothing left of a subject, or of what is past its date."""
+        parts = []
+        for uuid, at in what:
+            try:
+                if at is None or len(at):
+                    parts.append(self._part(uuid, at))
+            except NotFound:
+                if at is None or kind == "record":
+                    raise
+        return tuple(parts)
 
     def _part(self, uuid: UUID, at: Sequence[Position] | None) -> Part:
         end = self._holdings.next_position(uuid)

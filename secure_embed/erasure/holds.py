@@ -127,8 +127,11 @@ class Holds:
         """
         with self.lock:
             for uuid, at in what if self._holds else ():
-                with self._holdings.using(uuid) as holding:
-                    held = self.in_collection(holding) if at is None else list(self.held(holding, at).values())
+                try:
+                    with self._holdings.using(uuid) as holding:
+                        held = self.in_collection(holding) if at is None else list(self.held(holding, at).values())
+                except NotFound:  # it came to its end meanwhile, which a hold would have refused
+                    continue
                 if held:
                     raise Conflict(
                         "a legal hold stands against this erasure; nothing was erased",

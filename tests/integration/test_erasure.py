@@ -207,3 +207,25 @@ class TestWholeCollections:
             refused = house.http.delete("/v1/collections/complaints", headers=headers)
             assert (refused.status_code, refused.json()["code"]) == (403, code)
         assert readable(house, 1)
+
+
+def test_a_collection_that_comes_to_its_end_meanwhile_holds_up_no_erasure_of_a_subject(open_house, monkeypatch) -> None:
+    for name in ("clinical-notes", "complaints"):
+        records = [{"id": f"{name}-{n}", "text": f"Note {n}.", "subject": "anna"} for n in range(3)]
+        assert open_house.ingest(name, records).status_code == 201
+    erasing = open_house.deployment.vault.erasures._erasing
+    run, ended = erasing.run, []
+
+    def run_after_the_other(*args, **more):
+        if more["kind"] == "subject" and not ended:  # between the look at both collections and the erasure
+            ended.append(open_house.http.delete("/v1/collections/complaints", headers=open_house.privacy()).status_code)
+        return run(*args, **more)
+
+    monkeypatch.setattr(erasing, "run", run_after_the_other)
+    answer = open_house.http.post(
+        "/v1/erasures", json={"subject": "anna", "reason": "request"}, headers=open_house.privacy()
+    )
+    assert ended
+    assert ended[0] < 300
+    assert answer.status_code < 300, answer.text
+    assert answer.json()["records"] == 3
