@@ -1,13 +1,13 @@
 """A query ends when its time is up or when nobody waits for it: logged, nothing shown, nothing opened any more."""
 
 import asyncio
-import threading
 from typing import Any
 
 import orjson
 import pytest
 
 from secure_embed.api import create_app
+from tests.patient import Patient
 
 pytestmark = pytest.mark.model
 
@@ -54,24 +54,10 @@ def test_a_query_whose_time_is_up_is_refused_and_logged(filled) -> None:
     assert filled.query(COLLECTION, "knee", filled.clinician()).json()["hits"]
 
 
-class Patient:
-    """The real encoder, which lets itself be waited for."""
-
-    def __init__(self, encoder: Any) -> None:
-        self._encoder = encoder
-        self.reached, self.go_on = threading.Event(), threading.Event()
-
-    def encode_query(self, text: str) -> Any:
-        self.reached.set()
-        assert self.go_on.wait(30)
-        return self._encoder.encode_query(text)
-
-
 @pytest.mark.parametrize("leaves", [True, False], ids=["leaves", "stays"])
 def test_the_work_for_a_caller_who_has_gone_ends(filled, monkeypatch: pytest.MonkeyPatch, leaves: bool) -> None:
     queries = filled.deployment.vault.queries
     patient = Patient(queries._encoder)
-    patient.space = queries._encoder.space
     monkeypatch.setattr(queries, "_encoder", patient)
     opened: list[int] = []
     shard = filled.deployment.holdings.named(COLLECTION).shard()

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from tests.patient import Patient
+
 pytestmark = pytest.mark.model
 
 COLLECTION = "clinical-notes"
@@ -31,19 +33,6 @@ def test_a_filter_that_leaves_nothing_answers_with_nothing(open_house) -> None:
     own = {"attribute": "country", "equals": "FR"}
     answer = open_house.query(COLLECTION, "knee", open_house.clinician(), filter=own)
     assert (answer.status_code, answer.json().get("hits")) == (200, []), answer.text
-
-
-class Patient:
-    """The real encoder, which lets itself be waited for."""
-
-    def __init__(self, encoder: Any) -> None:
-        self._encoder, self.space = encoder, encoder.space
-        self.reached, self.go_on = threading.Event(), threading.Event()
-
-    def encode_query(self, text: str) -> Any:
-        self.reached.set()
-        assert self.go_on.wait(60)
-        return self._encoder.encode_query(text)
 
 
 def test_a_query_under_which_its_collection_is_erased_finds_no_collection(open_house, monkeypatch) -> None:
