@@ -92,13 +92,15 @@ class Successions:
             successor = self._keyring.prepare(Purpose.ROOT, provider=provider)
             failed.callback(successor.abandon)
             key_id = provider.describe().key_id
-            try:
-                self._key_store.rewrap_root(key_id, self._rewrapped(successor))
-            except SecureEmbedError:
-                if self._key_store.root_key_id() != key_id:  # it may have failed after its commit
-                    raise
-                self._key_store.database.empty_write_ahead_log()  # the old root's wraps go before the old root does
-            failed.pop_all()
+            undo = failed.pop_all()
+        try:
+            self._key_store.rewrap_root(key_id, self._rewrapped(successor))
+        except SecureEmbedError:
+            # It may have failed after its commit. Where the store cannot say, nothing is undone: the next start asks it.
+            if self._key_store.root_key_id() != key_id:
+                undo.close()
+                raise
+            self._key_store.database.empty_write_ahead_log()  # the old root's wraps go before the old root does
         replace_root(settings, current=root / ROOT, successor=root / ROOT_NEXT, retired=root / ROOT_RETIRED)
         successor.commit()
         self._provider_replaced(provider)

@@ -22,7 +22,7 @@ from secure_embed.audit import AuditEvent, AuditLog, Phase, leaf_hash
 from secure_embed.collection import Holding, Holdings
 from secure_embed.erasure.holds import Holds
 from secure_embed.erasure.receipts import Destroyed, Ranges, receipt_text, to_ranges
-from secure_embed.errors import Conflict, NotFound, SecureEmbedError
+from secure_embed.errors import NotFound, SecureEmbedError
 from secure_embed.keys import CatalogueKeys, CatalogueValue
 from secure_embed.risk import RiskControl
 from secure_embed.store import RecordStore, StateKind
@@ -242,13 +242,7 @@ class Erasing:
             if holding is None:
                 return True
             if holding.key_version <= part.version and (holding.rotates_at_once or may_rotate(holding)):
-                try:
-                    holding.rotate()
-                except (
-                    Conflict
-                ) as meanwhile:  # the root key is being replaced: what is erased is erased, its end comes later
-                    if meanwhile.code != "root_key_stale":
-                        raise
+                holding.rotate()
             return holding.key_version > part.version
 
     @contextmanager

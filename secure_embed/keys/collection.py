@@ -7,7 +7,7 @@ Sources: RFC 3394 (AES key wrap), NIST SP 800-38D (GCM).
 """
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from threading import Lock
 from uuid import UUID
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cryptography.hazmat.primitives.keywrap import aes_key_wrap
 
 from secure_embed.errors import Conflict, SealedValueUnreadable, SecureEmbedError, Unavailable
-from secure_embed.keys.keyring import Keyring
+from secure_embed.keys.keyring import Keyring, NewKey
 from secure_embed.keys.locked import Held
 from secure_embed.keys.protocol import KeyStore, WrappedCollection, WrappedKey
 from secure_embed.keys.record_keys import RecordKeys, load_table
@@ -63,10 +63,13 @@ class CollectionKeys:
     def create(cls, keyring: Keyring, key_store: KeyStore, uuid: UUID) -> "CollectionKeys":
         """Make a collection's keys and put them durable. Raises ``Conflict`` when it has keys already."""
         index_key, lookup_key = os.urandom(key_bytes), os.urandom(key_bytes)
-        new = keyring.new_collection_key(uuid, first_version)
-        key_store.create_collection(
-            wrap_collection(uuid, first_version, new, index_key=index_key, lookup_key=lookup_key)
-        )
+
+        def put(new: NewKey) -> None:
+            key_store.create_collection(
+                wrap_collection(uuid, first_version, new, index_key=index_key, lookup_key=lookup_key)
+            )
+
+        new = _put_new_key(keyring, key_store, uuid, first_version, put)
         hold = keyring.memory.hold
         state = RecordKeys(version=first_version, key=hold(new.key), table=WrappedTable(0))
         return cls(uuid, keyring, state, index_key=hold(index_key), lookup_key=hold(lookup_key), codes_key=None)
@@ -318,19 +321,22 @@ class CollectionKeys:
         with self._writing:
             old, old_key = self._taken()
             version = old.version + 1
-            new = self._keyring.new_collection_key(self.uuid, version)
-            wrapped = wrap_collection(
-                self.uuid, version, new, index_key=self._index_key.copy(), lookup_key=self._lookup_key.copy()
-            )
-            rewrapping = Rewrapping(old_key, new.key, capacity=old.table.capacity)
-            try:
-                key_store.replace_version(wrapped, rewrapping)
-            except SecureEmbedError:
-                # It may have failed after the commit, at emptying the write-ahead log: memory follows the store.
-                if key_store.collection(self.uuid).index_key == wrapped.index_key:
-                    self._replace(old, version, new.key, rewrapping)
-                raise
-            self._replace(old, version, new.key, rewrapping)
+
+            def put(new: NewKey) -> None:
+                wrapped = wrap_collection(
+                    self.uuid, version, new, index_key=self._index_key.copy(), lookup_key=self._lookup_key.copy()
+                )
+                rewrapping = Rewrapping(old_key, new.key, capacity=old.table.capacity)
+                try:
+                    key_store.replace_version(wrapped, rewrapping)
+                except SecureEmbedError:
+                    # It may have failed after the commit, at emptying the write-ahead log: memory follows the store.
+                    if key_store.collection(self.uuid).index_key == wrapped.index_key:
+                        self._replace(old, version, new.key, rewrapping)
+                    raise
+                self._replace(old, version, new.key, rewrapping)
+
+            _put_new_key(self._keyring, key_store, self.uuid, version, put)
             return version
 
     # --- inside ----------------------------------------------------------------------------------------------------
@@ -377,6 +383,23 @@ class CollectionKeys:
         held, self._codes_key = self._codes_key, None
         if held is not None:
             held.wipe()
+
+
+def _put_new_key(
+    keyring: Keyring, key_store: KeyStore, uuid: UUID, version: int, put: Callable[[NewKey], None]
+) -> NewKey:
+    """Wrapped by the root that the key store names. Made twice where that one was replaced between asking and putting;
+    a third root would take another whole rotation meanwhile."""
+    for _ in range(2):
+        new = keyring.new_collection_key(uuid, version, root_key_id=key_store.root_key_id())
+        try:
+            put(new)
+        except Conflict as meanwhile:
+            if meanwhile.code != "root_key_stale":
+                raise
+            continue
+        return new
+    raise Conflict("the root key was rotated meanwhile", code="root_key_stale")
 
 
 def _collection_key(keyring: Keyring, key_store: KeyStore, uuid: UUID) -> tuple[WrappedCollection, bytes]:

@@ -63,21 +63,21 @@ class Keyring:
         """Of the root that wraps new collection keys."""
         return self._root.key_id
 
-    def new_collection_key(self, uuid: UUID, version: int) -> NewKey:
-        """Drawn where the root key lies when that place makes keys; bound to deployment, collection and version."""
+    def new_collection_key(self, uuid: UUID, version: int, *, root_key_id: str | None) -> NewKey:
+        """Drawn where the root key lies when that place makes keys; bound to deployment, collection and version.
+
+        ``root_key_id``: of the root that the key store names, which is the successor's already while a rotation ends;
+        None: the present one. Raises ``Conflict`` as :meth:`unwrap_collection_key`.
+        """
         self._refuse_closed()
-        return self._root.new_collection_key(uuid, version)
+        root = self._root if root_key_id is None else self._root_of(root_key_id)
+        return root.new_collection_key(uuid, version)
 
     def unwrap_collection_key(self, wrapped: bytes, uuid: UUID, version: int, *, root_key_id: str) -> bytes:
         """Raises ``SealedValueUnreadable`` for a key of another place or version, ``Conflict`` (``root_key_stale``)
         for one of another root than the present one and its successor."""
         self._refuse_closed()
-        with self._changing:
-            roots = [self._root, *([self._successor.root] if self._successor is not None else [])]
-        for root in roots:
-            if root.key_id == root_key_id:
-                return root.unwrap_collection_key(wrapped, uuid, version)
-        raise Conflict("the root key was rotated meanwhile", code="root_key_stale")
+        return self._root_of(root_key_id).unwrap_collection_key(wrapped, uuid, version)
 
     def close(self) -> None:
         """Overwrite the secrets, as far as CPython allows. Later calls raise ``Unavailable`` (``keys_closed``)."""
@@ -130,6 +130,14 @@ class Keyring:
             old, self._secrets, self._root = self._secrets, successor.secrets, successor.root
         for held in old.values():
             held.wipe()
+
+    def _root_of(self, key_id: str) -> Root:
+        with self._changing:
+            roots = [self._root, *([self._successor.root] if self._successor is not None else [])]
+        for root in roots:
+            if root.key_id == key_id:
+                return root
+        raise Conflict("the root key was rotated meanwhile", code="root_key_stale")
 
     def _refuse_closed(self) -> None:
         if self._closed:

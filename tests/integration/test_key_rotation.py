@@ -136,6 +136,61 @@ def test_a_rotation_that_was_cut_off_is_settled_at_the_next_start(filled, monkey
     assert answers(house) == before
 
 
+@pytest.mark.parametrize("cut_off", [False, True], ids=["and ends", "and is cut off"])
+def test_nobody_is_refused_while_a_new_root_takes_over(filled, monkeypatch, cut_off):
+    """Between the store's commit and the keyring's, collections are made and keys replaced under the new root."""
+    house, commit, reached, go_on = filled, Successor.commit, threading.Event(), threading.Event()
+    before = answers(house)
+
+    def held(successor):
+        reached.set()
+        assert go_on.wait(60)
+        if cut_off:
+            raise Unavailable("the power went", code="storage_unavailable")
+        commit(successor)
+
+    monkeypatch.setattr(Successor, "commit", held)
+    rotating = threading.Thread(target=house.rotate, args=["root"])
+    rotating.start()
+    assert reached.wait(60)
+    try:
+        house.create_collection("claims")
+        erased = house.http.delete("/v1/collections/complaints/records/c-2", headers=house.privacy())
+        assert erased.status_code == 200, erased.text
+        versions = house.deployment.holdings.key_versions()
+        assert answers(house) == before
+    finally:
+        go_on.set()
+        rotating.join()
+    assert versions["complaints"] == 2  # the end of what was erased, at once
+    if cut_off:
+        house.close()
+        monkeypatch.undo()
+        house.open()
+    assert answers(house) == before
+    assert house.deployment.holdings.records("claims") == 0
+    with house.deployment.holdings.using("claims") as holding:
+        assert holding.key_version == 1
+
+
+def test_a_new_root_that_the_store_has_taken_is_never_taken_back(filled, monkeypatch):
+    """The disk fails behind the store's commit, twice: the old keyring names a root that opens nothing any more."""
+    house = filled
+    before = answers(house)
+
+    def fails(*_):
+        raise Unavailable("the disk fails", code="storage_unavailable")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("secure_embed.keys.SealedDatabase.empty_write_ahead_log", fails)
+        assert house.rotate("root")["state"] == "failed"
+    assert answers(house) == before
+    assert house.ingest("complaints", [complaint(records)]).status_code == 201
+    house.reopen()
+    assert answers(house) == before
+    assert house.rotate("root")["state"] == "done"
+
+
 def test_a_resealing_goes_on_behind_a_restart(filled, monkeypatch):
     """Stopped between two segments, it is running again after the start, and ends."""
     house = filled

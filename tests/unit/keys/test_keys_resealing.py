@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from secure_embed.collection import short_turns
 from secure_embed.errors import Conflict, SealedValueUnreadable, Unavailable
 from secure_embed.keys import CollectionKeys, Keyring, SqlcipherKeyStore, WrappedKey
 from secure_embed.types import Field, Position, Ticket

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from secure_embed.errors import ConfigurationError, Conflict, SealedValueUnreadable, Unavailable
+from secure_embed.errors import ConfigurationError, SealedValueUnreadable, Unavailable
 from secure_embed.keys import (
     CollectionKeys,
     Keyring,
@@ -20,6 +20,7 @@ from secure_embed.keys import (
     Purpose,
     Secret,
     SqlcipherKeyStore,
+    WrappedCollection,
 )
 from secure_embed.types import Field, Position
 
@@ -77,11 +78,36 @@ def test_another_root_takes_over_in_place(path: Path) -> None:
     before = secrets_of(keyring)
     keyring.prepare(Purpose.ROOT, provider=root(2)).commit()
     assert secrets_of(keyring) == before
-    assert keyring.root_key_id == keyring.new_collection_key(uuid4(), 1).root_key_id == "root-2"
+    assert keyring.root_key_id == keyring.new_collection_key(uuid4(), 1, root_key_id=None).root_key_id == "root-2"
     with pytest.raises(ConfigurationError) as refused:
         Keyring.open(path, root(1))
     assert refused.value.code == "root_key_mismatch"
     assert secrets_of(Keyring.open(path, root(2))) == before
+
+
+def test_a_root_that_is_replaced_between_asking_and_putting_is_asked_for_again(path: Path) -> None:
+    """What is drawn for the old root is refused, drawn again for the new one, and nothing is left of the first."""
+    keyring = Keyring.create(path, root(1))
+    store = SqlcipherKeyStore(path.with_name("keys.db"), keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
+    CollectionKeys.create(keyring, store, uuid4())
+    put, uuid = store.create_collection, uuid4()
+
+    def late(wrapped: WrappedCollection) -> None:
+        store.create_collection = put  # type: ignore[method-assign]  # once
+        successor = keyring.prepare(Purpose.ROOT, provider=root(2))
+
+        def rewrap(uuid: UUID, version: int, old: bytes) -> bytes:
+            key = keyring.unwrap_collection_key(old, uuid, version, root_key_id="root-1")
+            return successor.wrap_collection_key(key, uuid, version)
+
+        store.rewrap_root("root-2", rewrap)
+        successor.commit()
+        put(wrapped)
+
+    store.create_collection = late  # type: ignore[method-assign]  # the race under test
+    CollectionKeys.create(keyring, store, uuid)
+    assert store.collection(uuid).root_key_id == "root-2"
+    CollectionKeys.unlock(keyring, store, uuid)
 
 
 def test_collections_open_before_between_and_after_the_steps_of_a_new_root(path: Path) -> None:
@@ -111,10 +137,12 @@ def test_collections_open_before_between_and_after_the_steps_of_a_new_root(path:
 
     assert store.rewrap_root(successor.root_key_id, rewrap) == 3
     every_collection_opens()
-    with pytest.raises(Conflict) as refused:  # wrapped by the old root, it would be lost with it
-        CollectionKeys.create(keyring, store, uuid4())
-    assert refused.value.code == "root_key_stale"
+    between = uuid4()  # wrapped by the old root, it would be lost with it
+    CollectionKeys.create(keyring, store, between)
+    CollectionKeys.unlock(keyring, store, uuids[1]).rotate(store)
+    assert {store.collection(each).root_key_id for each in (between, *uuids)} == {"root-2"}
     successor.commit()
+    CollectionKeys.unlock(keyring, store, between)
     every_collection_opens()
     CollectionKeys.create(keyring, store, uuid4())
     CollectionKeys.unlock(keyring, store, uuids[0]).rotate(store)
