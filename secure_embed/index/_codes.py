@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secure_embed.deadline import Deadline
+from secure_embed.index._exact import exact_product
 from secure_embed.index._growing import GrowingArray
 from secure_embed.index._invariant import invariant
 from secure_embed.index.codebook import Codebook
@@ -88,14 +89,23 @@ class CodeLists:
         """(n, d) float32, C-contiguous, turned -> their codes. Reads only what never changes, so it needs no lock."""
         count = len(turned)
         invariant(turned.dtype == np.float32 and turned.flags.c_contiguous and turned.shape == (count, self._index.d))
+        lists = self._nearest_list(turned)
+        codes = np.zeros((count, self.code_bytes), np.uint8)
         with _one_thread():
-            _, nearest = self._quantizer.search(turned, 1)
-            lists = np.ascontiguousarray(nearest[:, 0], dtype=np.int64)
-            codes = np.zeros((count, self.code_bytes), np.uint8)
             self._index.encode_vectors(
                 count, faiss.swig_ptr(turned), faiss.swig_ptr(lists), faiss.swig_ptr(codes), False
             )
         return EncodedBatch(codes, lists)
+
+    def _nearest_list(self, turned: npt.NDArray[np.float32]) -> Numbers:
+        """(n, d) -> (n,). Exact, so that no other record decides where one lies that is as near to two centroids."""
+        if self.lists == 1:
+            return np.zeros(len(turned), np.int64)
+        nearness = exact_product(turned, self._centroids.T)
+        nearness -= self._centroid_squares / 2
+        nearest: Numbers = nearness.argmax(axis=1).astype(np.int64, copy=False)
+        nearness.fill(0)
+        return nearest
 
     def add(self, batch: EncodedBatch, slots: Numbers) -> None:
         """Put the codes at the ends of their lists; ``slots`` continue where the last batch ended."""

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secure_embed.errors import IntegrityFailure, InvalidRequest
+from secure_embed.index._exact import exact_product
 from secure_embed.types import Vectors
 
 __all__ = ["Codebook", "bits_for", "lists_for", "sample_for", "should_retrain"]
@@ -140,9 +141,17 @@ class Codebook:
             turned.fill(0)
         return cls(rotation=rotation, centroids=centroids, bits=bits, version=version, trained_on=total)
 
-    def turn(self, vectors: Vectors) -> Vectors:
-        """(n, d) float32 -> (n, d) float32, C-contiguous: the vectors under the secret rotation."""
-        return np.ascontiguousarray(vectors @ self.rotation, dtype=np.float32)
+    def turn(self, query: Vectors) -> Vectors:
+        """(1, d) float32 -> (1, d) float32, C-contiguous: a query's vector under the secret rotation."""
+        return np.ascontiguousarray(query @ self.rotation, dtype=np.float32)
+
+    def turn_records(self, vectors: Vectors) -> Vectors:
+        """(n, d) float32 of unit length -> (n, d) float32, C-contiguous: under the same rotation, each the same
+        whatever records come with it."""
+        exact = exact_product(vectors, self.rotation)
+        turned = exact.astype(np.float32)
+        exact.fill(0)
+        return turned
 
     def mark(self) -> bytes:
         """32 bytes by which codebooks are told apart; no secret to who has the codes.

@@ -355,7 +355,7 @@ class RabitqShard:
             self._version = version
             return
         batches = self._columns.prepare([attributes[i] for i in new.tolist()])
-        turned = self._codebook.turn(vectors[new[0] :])  # positions ascend, so the new ones are the last
+        turned = self._codebook.turn_records(vectors[new[0] :])  # positions ascend, so the new ones are the last
         try:
             encoded = self._codes.encode(turned)
         finally:

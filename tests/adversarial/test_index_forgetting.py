@@ -64,7 +64,7 @@ def matches(piece: np.ndarray, needle: np.ndarray) -> list[int]:
 
 
 def masked_codes(codebook: Codebook, vectors: np.ndarray) -> np.ndarray:
-    batch = CodeLists(codebook).encode(codebook.turn(vectors))
+    batch = CodeLists(codebook).encode(codebook.turn_records(vectors))
     # The signs, a bit a dimension; the two factors after them differ in their last bit from batch to batch.
     signs = np.ascontiguousarray(batch.codes[:, : DIMENSION // 8])
     batch.wipe()
@@ -166,14 +166,14 @@ def test_saved_codes_that_break_off_leave_no_code(left: int) -> None:
 def test_turned_vectors_are_wiped_when_their_codes_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """The code is lossy; the vector it was made from is not. The batch it came in is the caller's to wipe."""
     turned: list[np.ndarray] = []
-    turn = Codebook.turn
+    turn = Codebook.turn_records
 
     def watched(self: Codebook, vectors: np.ndarray) -> np.ndarray:
         turned.append(turn(self, vectors))
         assert turned[-1].any()
         return turned[-1]
 
-    monkeypatch.setattr(Codebook, "turn", watched)
+    monkeypatch.setattr(Codebook, "turn_records", watched)
     vectors = unit_vectors(3, 80)
     shard = filled(Codebook.draw(DIMENSION), vectors, batch=40)
     assert shard.size == 80

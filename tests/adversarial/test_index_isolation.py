@@ -123,6 +123,31 @@ def test_denied_records_change_nothing_in_an_estimated_answer() -> None:
     assert opened_alone == opened_among
 
 
+def test_a_records_estimate_does_not_tell_what_was_added_with_it() -> None:
+    """The same 2,100 records in one change, and in 300 of 1 to 13: not a bit of an estimate may differ."""
+    rng = np.random.default_rng(16)
+    vectors, queries = unit_vectors(17, 2_100), unit_vectors(18, 10)
+    codebook = Codebook.train(vectors, version=2, lists=8, random_bytes=rng.bytes)
+    together = shard_with(codebook, vectors, ["a"] * 2_100, np.arange(2_100), [])
+    apart = shard_with(codebook, vectors[:1], ["a"], np.arange(1), [])
+    cuts = np.unique(np.concatenate([[1, 2_100], rng.choice(np.arange(2, 2_100), 300, replace=False)]))
+    for number, (start, end) in enumerate(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True)):
+        positions = np.arange(start, end)
+        attributes = [{"dep": "a"}] * len(positions)
+        apart.apply(
+            [Added(sequence=number + 2, positions=positions, vectors=vectors[positions], attributes=attributes)]
+        )
+    everyone = RowFilter(permits=(TruthValue(True),))
+    for query in queries:
+        found = [
+            shard.scan(query[None], shard.select(everyone, None), k=10, effort=Effort(candidates=500, lists=8))
+            for shard in (together, apart)
+        ]
+        assert not found[0].exhaustive
+        assert found[0].positions.tolist() == found[1].positions.tolist()
+        assert found[0].estimates.tobytes() == found[1].estimates.tobytes()
+
+
 @pytest.mark.parametrize(
     "own",
     [

@@ -49,9 +49,22 @@ def test_rotations_favour_no_direction() -> None:
 
 def test_turning_keeps_cosines(make_clustered) -> None:
     vectors, _ = make_clustered(3, 100, 32, clusters=5, noise=0.6)
-    turned = Codebook.draw(32).turn(vectors)
+    turned = Codebook.draw(32).turn_records(vectors)
     assert np.allclose(turned @ turned.T, vectors @ vectors.T, atol=1e-5)
     assert turned.flags.c_contiguous
+
+
+@pytest.mark.parametrize("dimension", [1, 7, 48, 384, 1_024])
+def test_a_record_is_turned_to_the_same_bits_whatever_comes_with_it(make_clustered, dimension: int) -> None:
+    """A BLAS computes the rows at a block's edge in another order than those within: so would every fourth here."""
+    vectors, _ = make_clustered(8, 1_100, dimension, clusters=5, noise=0.6)
+    codebook = Codebook.draw(dimension)
+    together = codebook.turn_records(vectors)
+    for start, count in ((0, 1), (5, 2), (1, 3), (97, 61), (1_000, 100), (0, 1_099)):
+        assert np.array_equal(codebook.turn_records(vectors[start : start + count]), together[start : start + count])
+    reference = vectors.astype(np.float64) @ codebook.rotation.astype(np.float64)
+    assert np.abs(together - reference).max() < 1e-6
+    assert np.abs(codebook.turn(vectors[:1]) - together[:1]).max() < 1e-5
 
 
 def test_training_keeps_the_rotation_and_places_one_centroid_at_the_mean(make_clustered) -> None:
@@ -68,7 +81,7 @@ def test_no_centroid_stands_for_fewer_than_sixteen_records(make_clustered) -> No
     vectors, _ = make_clustered(5, 2_000, 24, clusters=8, noise=0.3)
     vectors[0] = -vectors[1:].mean(axis=0) / np.linalg.norm(vectors[1:].mean(axis=0))  # far from everything
     trained = Codebook.train(vectors, version=2, lists=100, random_bytes=np.random.default_rng(9).bytes)
-    turned = trained.turn(vectors)
+    turned = trained.turn_records(vectors)
     assert 1 < trained.lists <= 100
     assert np.linalg.norm(trained.centroids - turned[0], axis=1).min() > 0.1
     few = Codebook.train(vectors[:15], version=2)
