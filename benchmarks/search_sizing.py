@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from secure_embed.collection.figures import training_bytes
+from secure_embed.collection.figures import sample_sizes, training_bytes
 from secure_embed.index import lists_for
 
 __all__ = ["Measured", "Start", "filled", "row"]
@@ -74,7 +74,7 @@ class Measured:
 def row(measured: Measured, records: int) -> dict[str, float]:
     """One deployment of so many records in one collection. Bytes, seconds, milliseconds; NaN: not measured yet."""
     vector = float_bytes * measured.dimension
-    lists = lists_for(records)
+    lists, samples = lists_for(records), sample_sizes(records, measured.dimension)
     codebook = float_bytes * measured.dimension**2 + 2 * lists * vector  # ours and FAISS' centroids
     codes, keys = records * measured.code_bytes, records * key_bytes
     rows = records * (presence_bytes + tag_bytes)
@@ -90,7 +90,8 @@ def row(measured: Measured, records: int) -> dict[str, float]:
         "start_s": start_s(measured.start, records),
         "p50_ms": p50_ms(measured.p50_ms, records),
         "ingest_s": records / measured.ingest_records_per_s,
-        "training": training_bytes(records, measured.dimension),
+        "training": training_bytes(samples[0], measured.dimension, lists=lists),
+        "training_least": training_bytes(samples[-1], measured.dimension, lists=lists),
     }
 
 
@@ -154,6 +155,7 @@ def figures(measured: Measured) -> str:
         ),
         ("ingest, without the model", "ingest_s", seconds),
         ("memory while codes are trained, on top", "training", size),
+        ("the same where there is no room for that", "training_least", size),
     )
     for words, name, shown in told:
         lines.append(f"| {words} | " + " | ".join(shown(rows[records][name]) for records in sizes) + " |")

@@ -28,11 +28,11 @@ BEFORE_ALL = Position(-1)
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Plan:
-    """``held``: the stored codebook; None: there is none. ``trains``: a new one is made; ``made``: it is there already.
-    ``size``: bytes it takes."""
+    """``held``: the stored codebook; None: there is none. ``sample``: vectors that a new one is trained on; None: none is
+    made, or ``made`` is there already. ``size``: bytes it takes."""
 
     held: Codebook | None
-    trains: bool
+    sample: int | None
     size: int
     made: Codebook | None = None
 
@@ -71,13 +71,17 @@ class Building:
         """What would be done, and what can be done instead where there is no room for the first."""
         held, records = self._stored_codebook(), self._store.versions(self._uuid).records
         if made is not None:
-            return [Plan(held=held, trains=False, made=made, size=self.size(records, made))]
+            return [Plan(held=held, sample=None, made=made, size=self.size(records, made))]
         trains = again or held is None or self.due(held, records)
-        kept = [] if held is None or again else [Plan(held=held, trains=False, size=self.size(records, held))]
+        kept = [] if held is None or again else [Plan(held=held, sample=None, size=self.size(records, held))]
         if not trains:
             return kept
-        size = self.size(records, None) + figures.training_bytes(records, self._dimension)
-        return [Plan(held=held, trains=True, size=size), *kept]
+        size, lists = self.size(records, None), lists_for(records)
+        trained = [
+            Plan(held=held, sample=sample, size=size + figures.training_bytes(sample, self._dimension, lists=lists))
+            for sample in figures.sample_sizes(records, self._dimension)
+        ]
+        return [*trained, *kept]
 
     def size(self, records: int, codebook: Codebook | None) -> int:
         """Bytes of the codes of so many records. None: with a codebook that is to be trained."""
@@ -101,8 +105,8 @@ class Building:
                 origin, after = self._restore(opening, plan.held)
         if opening.shard is None:
             codebook, new = plan.made or plan.held, plan.made
-            if plan.trains or codebook is None:
-                codebook = new = self._trained(opening, plan.held, self._bits())
+            if plan.sample is not None or codebook is None:
+                codebook = new = self._trained(opening, plan, self._bits())
             with self._turns:
                 opening.shard = self._empty(codebook)
         shard = opening.shard
@@ -169,10 +173,10 @@ class Building:
         # What was added lies behind everything that the shard has.
         return CodesOrigin.SAVED, Position((found.since[0].first if found.since else versions.next_position) - 1)
 
-    def trial(self, opening: Opening, bits: int) -> RabitqShard:
+    def trial(self, opening: Opening, plan: Plan, bits: int) -> RabitqShard:
         """Codes as they would be with so many bits a dimension: kept nowhere, told of no change, without attributes. The
         caller closes them."""
-        shard = self._empty(self._trained(opening, self._stored_codebook(), bits))
+        shard = self._empty(self._trained(opening, plan, bits))
         try:
             for positions, vectors, _ in self._rows.opened():
                 opening.go_on()
@@ -200,10 +204,10 @@ class Building:
         stored = self._store.codebook(self._uuid)
         return None if stored is None else Codebook.from_bytes(self._keys.open_index(IndexValue.CODEBOOK, stored[1]))
 
-    def _trained(self, opening: Opening, held: Codebook | None, bits: int) -> Codebook:
+    def _trained(self, opening: Opening, plan: Plan, bits: int) -> Codebook:
         """Not stored yet. A new rotation with each codebook: what was learned of the old one is worth nothing."""
-        records = self._store.versions(self._uuid).records
-        sample = self._sample(opening, records)
+        held, records = plan.held, self._store.versions(self._uuid).records
+        sample = self._sample(opening, records, plan.sample or 0)
         try:
             if len(sample):
                 version = 1 if held is None else held.version + 1
@@ -212,10 +216,9 @@ class Building:
             sample.fill(0)
         return Codebook.draw(self._dimension, bits=bits) if held is None else held
 
-    def _sample(self, opening: Opening, records: int) -> Vectors:
+    def _sample(self, opening: Opening, records: int, wanted: int) -> Vectors:
         """Of records at even distances; the caller wipes it."""
         end = self._store.versions(self._uuid).next_position
-        wanted = figures.sample_records(records, self._dimension)
         # Positions of erased records are among them: so many more are looked at.
         at = np.unique(np.linspace(0, end - 1, min(end, wanted * end // max(records, 1))).astype(np.int64))
         sample, kept = np.zeros((len(at), self._dimension), np.float32), 0

@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from threading import BoundedSemaphore, Lock, Thread
 
-from secure_embed.collection.building import Building, pass_over
+from secure_embed.collection.building import Building, Plan, pass_over
 from secure_embed.collection.opening import Opening, Progress, Stopped
 from secure_embed.collection.pace import short_turns
-from secure_embed.collection.room import NoLimit, Room
+from secure_embed.collection.room import NoLimit, Purpose, Room
 from secure_embed.collection.rows import Rows
 from secure_embed.collection.saved_codes import CodesOrigin, SavedCodes, Standing
 from secure_embed.collection.turns import Turns
@@ -167,10 +167,11 @@ class Codes:
     def trial(self, bits: int) -> RabitqShard:
         """See :meth:`Building.trial`. Raises ``Unavailable`` when there is no room for it."""
         records = self._store.versions(self._uuid).records
-        (plan,) = self._building.plans(again=True)
-        self._room.claim("trial", self.memory_bytes + plan.size * bits + records)
+        plan = self._claimed(
+            "trial", self._building.plans(again=True), lambda plan: self.memory_bytes + plan.size * bits + records
+        )
         try:
-            return self._building.trial(Opening(self._name, again=True), bits)
+            return self._building.trial(Opening(self._name, again=True), plan, bits)
         finally:
             self._room.settle("trial")
 
@@ -213,19 +214,12 @@ class Codes:
 
     def _open(self, opening: Opening, made: Codebook | None) -> None:
         beside = self.memory_bytes if opening.again else 0
-        *first, last = self._building.plans(again=opening.again, made=made)
-        plan = last
-        for each in first:
-            with suppress(Unavailable):
-                self._room.claim("codes", beside + each.size)
-                plan = each
-                break
-        else:
-            try:
-                self._room.claim("codes", beside + last.size)
-            except Unavailable:
-                self._refused_at = self._store.versions(self._uuid).records
-                raise
+        plans = self._building.plans(again=opening.again, made=made)
+        try:
+            plan = self._claimed("codes", plans, lambda plan: beside + plan.size)
+        except Unavailable:
+            self._refused_at = self._store.versions(self._uuid).records
+            raise
 
         def publish(shard: RabitqShard, origin: CodesOrigin) -> None:
             with self._beginning:
@@ -244,6 +238,16 @@ class Codes:
         if built and (shard := self._shard) is not None and shard.size >= save_records_min:
             with suppress(Unavailable, Conflict):  # a derived file: the answer does not wait for a better medium
                 self.save()
+
+    def _claimed(self, purpose: Purpose, plans: Sequence[Plan], size: Callable[[Plan], int]) -> Plan:
+        """The first of the plans that there is room for. Raises ``Unavailable`` where there is room for none."""
+        *first, last = plans
+        for plan in first:
+            with suppress(Unavailable):
+                self._room.claim(purpose, size(plan))
+                return plan
+        self._room.claim(purpose, size(last))
+        return last
 
     def _measure(self) -> None:
         shard = self._shard

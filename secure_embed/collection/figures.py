@@ -4,12 +4,12 @@ Figures are for the worst case that growing by half leads to, and leave out what
 add (their keyed hashes): once codes are there, what they take counts instead.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from secure_embed.index import lists_for, sample_for
+from secure_embed.index import sample_for
 from secure_embed.types import AttributeType
 
-__all__ = ["codes_bytes", "keys_bytes", "mib", "sample_records", "training_bytes"]
+__all__ = ["codes_bytes", "keys_bytes", "mib", "sample_sizes", "training_bytes"]
 
 grown = 1.5  # arrays and lists grow by half when they are full
 slot_bytes = 8 + 4 + 8 + 1  # its id in a list, which list, its position, whether it is there
@@ -17,8 +17,7 @@ attribute_bytes = {"string": 1 + 4, "long": 1 + 8, "bool": 1 + 1}
 wrapped_key_bytes = 41
 presence_bytes, tag_bytes = 33, 16  # of the store, for a position and for a record
 fixed_bytes = 256 * 1024  # of a collection without a record
-sample_bytes_max = 512 * 1024 * 1024
-samples_per_list_min = 64
+sample_bytes_min = 512 * 1024 * 1024
 
 
 def mib(size: float) -> int:
@@ -38,13 +37,14 @@ def codes_bytes(records: int, *, dimension: int, bits: int, lists: int, attribut
     return int(record * records * grown) + 4 * dimension * (dimension + 2 * lists)
 
 
-def sample_records(records: int, dimension: int) -> int:
-    """How many vectors a training looks at: as many as k-means takes, but so many that they fill 512 MiB at most, or
-    64 a list."""
-    least = max(sample_bytes_max // (4 * dimension), samples_per_list_min * lists_for(records))
-    return min(sample_for(records), least)
+def sample_sizes(records: int, dimension: int) -> Sequence[int]:
+    """How many vectors a training looks at, the best first: as many as k-means takes; where there is no room for that,
+    half of them or a quarter (64 a list), but never fewer than fill 512 MiB."""
+    whole = sample_for(records)
+    least = min(whole, sample_bytes_min // (4 * dimension))
+    return sorted({whole, max(whole // 2, least), max(whole // 4, least)}, reverse=True)
 
 
-def training_bytes(records: int, dimension: int) -> int:
-    """Vectors that a training holds in plaintext while it lasts: the sample, and the sample turned."""
-    return 2 * 4 * dimension * sample_records(records, dimension)
+def training_bytes(sample: int, dimension: int, *, lists: int) -> int:
+    """What a training on so many vectors takes while it lasts: they in plaintext, and what k-means compares at once."""
+    return 4 * dimension * sample + 4 * min(sample, 4_096) * min(lists, 1_024)

@@ -133,12 +133,10 @@ class Codebook:
         if rotation.shape != (dimension, dimension):
             raise InvalidRequest("the vectors to train on are of another dimension", code="dimension_invalid")
         total = len(vectors) if records is None else max(records, len(vectors))
-        turned = np.ascontiguousarray(vectors @ rotation, dtype=np.float32)
-        try:
-            seed = int.from_bytes(random_bytes(4), "little") >> 1
-            centroids = _place_centroids(turned, lists_for(total) if lists is None else lists, seed)
-        finally:
-            turned.fill(0)
+        seed = int.from_bytes(random_bytes(4), "little") >> 1
+        # Turning changes no distance: the means are turned instead of the sample, of which this would make a copy.
+        means = _place_centroids(vectors, lists_for(total) if lists is None else lists, seed)
+        centroids = np.ascontiguousarray(means @ rotation, dtype=np.float32)
         return cls(rotation=rotation, centroids=centroids, bits=bits, version=version, trained_on=total)
 
     def turn(self, query: Vectors) -> Vectors:
@@ -244,12 +242,12 @@ def _ensure_orthogonal(rotation: Floats) -> None:
         raise _refused("its rotation is none")
 
 
-def _place_centroids(turned: Floats, lists: int, seed: int) -> Floats:
-    dimension = turned.shape[1]
-    if len(turned) < centroid_members_min:
+def _place_centroids(vectors: Floats, lists: int, seed: int) -> Floats:
+    dimension = vectors.shape[1]
+    if len(vectors) < centroid_members_min:
         return np.zeros((1, dimension), np.float32)
-    mean: Floats = turned.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
-    lists = min(lists, len(turned) // centroid_members_min)
+    mean: Floats = vectors.mean(axis=0, keepdims=True, dtype=np.float64).astype(np.float32)
+    lists = min(lists, len(vectors) // centroid_members_min)
     if lists <= 1:
         return mean
     import faiss
@@ -262,9 +260,9 @@ def _place_centroids(turned: Floats, lists: int, seed: int) -> Floats:
         min_points_per_centroid=1,
         max_points_per_centroid=samples_per_list_max,
     )
-    clustering.train(turned)
+    clustering.train(vectors)
     centroids = np.array(clustering.centroids, np.float32).reshape(-1, dimension)
-    _, nearest = clustering.index.search(turned, 1)
+    _, nearest = clustering.index.search(vectors, 1)
     members = np.bincount(nearest[:, 0], minlength=len(centroids))
     kept = np.ascontiguousarray(centroids[(members >= centroid_members_min) & np.isfinite(centroids).all(axis=1)])
     return kept if len(kept) else mean

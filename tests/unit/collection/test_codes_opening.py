@@ -353,6 +353,44 @@ def test_where_there_is_no_room_to_train_the_old_codebook_stays(one):
     assert room.refused > refused
 
 
+def test_where_there_is_no_room_for_the_best_training_it_looks_at_fewer_vectors(one, monkeypatch):
+    class Tight:
+        def __init__(self) -> None:
+            self.asked: list[int] = []
+
+        def claim(self, purpose: str, size: int) -> None:
+            if purpose in ("codes", "trial"):
+                self.asked.append(size)
+                if len(self.asked) < 3:
+                    raise Unavailable("full", code="memory_in_use")
+
+        def settle(self, purpose: str) -> None:
+            pass
+
+    looked_at, train = [], Codebook.train
+
+    def watched(vectors, **named):
+        looked_at.append(len(vectors))
+        return train(vectors, **named)
+
+    monkeypatch.setattr(Codebook, "train", watched)
+    monkeypatch.setattr("secure_embed.collection.figures.sample_sizes", lambda *_: [800, 400, 200])
+    one.add(600)
+    settled(one)
+    room = one.holding._codes._room = Tight()
+    looked_at.clear()
+    one.add(600)  # more than 1,000: it has outgrown its first codebook
+    settled(one)
+    assert looked_at == [200]
+    assert len(room.asked) == 3
+    assert room.asked == sorted(room.asked, reverse=True)
+    assert one.holding.shard().codebook.version == 2
+    room.asked.clear()
+    looked_at.clear()
+    one.holding._codes.trial(2).close()
+    assert looked_at == [200]
+
+
 def test_one_collection_is_coded_anew_at_a_time(one):
     one.add(600)
     assert one.holding._codes._trainings.acquire(blocking=False)

@@ -50,14 +50,14 @@ def test_keys_take_no_more_than_was_said(records):
 
 
 @pytest.mark.parametrize("dimension", [384, 1_024])
-def test_a_training_looks_at_what_k_means_takes_and_no_more_than_half_a_gibibyte_or_64_a_list(dimension):
-    assert figures.sample_records(50_000, dimension) == sample_for(50_000)
+def test_a_training_looks_at_what_k_means_takes_or_where_there_is_no_room_at_64_a_list(dimension):
+    assert figures.sample_sizes(50_000, dimension) == [sample_for(50_000)]
     for records in (1_000_000, 10_000_000):
-        sample = figures.sample_records(records, dimension)
-        assert sample <= sample_for(records)
-        assert sample >= 64 * lists_for(records)
-        assert sample * 4 * dimension <= max(figures.sample_bytes_max, 64 * 4 * dimension * lists_for(records))
-        assert figures.training_bytes(records, dimension) == 2 * 4 * dimension * sample
+        best, *_, least = sizes = figures.sample_sizes(records, dimension)
+        assert len(sizes) > 1
+        assert sizes == sorted(sizes, reverse=True)
+        assert best == sample_for(records) == 256 * lists_for(records)
+        assert least == max(64 * lists_for(records), figures.sample_bytes_min // (4 * dimension))
 
 
 def test_mebibytes_are_rounded_up():
