@@ -71,6 +71,10 @@ class CodeLists:
         self._records_a_list = max(1.0, codebook.trained_on / codebook.lists)
         self._centroids = codebook.centroids
         self._centroid_squares = np.vecdot(codebook.centroids, codebook.centroids)
+        # Twice what a float32 product of a unit vector and a centroid can be off (Higham, "Accuracy and Stability of
+        # Numerical Algorithms", 2002, 3.1: d roundings of 2^-24), and as much again for the subtractions.
+        longest = float(np.sqrt(self._centroid_squares.max()))
+        self._undecided = 4 * codebook.dimension * 2.0**-24 * max(longest, 1.0)
         self._capacity = np.zeros(codebook.lists, np.int64)  # entries that a list's memory holds
         self._sizes = np.zeros(codebook.lists, np.int64)  # entries that are there
         self._list_of_slot = GrowingArray(np.int32)
@@ -98,13 +102,22 @@ class CodeLists:
         return EncodedBatch(codes, lists)
 
     def _nearest_list(self, turned: npt.NDArray[np.float32]) -> Numbers:
-        """(n, d) -> (n,). Exact, so that no other record decides where one lies that is as near to two centroids."""
+        """(n, d) -> (n,). Where two centroids are as near as float32 can tell, the exact product decides: no other record
+        has a part in where one lies."""
+        rows, half_squares = np.arange(len(turned)), self._centroid_squares / 2
         if self.lists == 1:
             return np.zeros(len(turned), np.int64)
-        nearness = exact_product(turned, self._centroids.T)
-        nearness -= self._centroid_squares / 2
-        nearest: Numbers = nearness.argmax(axis=1).astype(np.int64, copy=False)
+        nearness = turned @ self._centroids.T - half_squares
+        nearest = nearness.argmax(axis=1)
+        first = nearness[rows, nearest]
+        nearness[rows, nearest] = -np.inf
+        close = np.flatnonzero(first - nearness.max(axis=1) < self._undecided)
+        if len(close):
+            exact = exact_product(turned[close], self._centroids.T) - half_squares
+            nearest[close] = exact.argmax(axis=1)
+            exact.fill(0)
         nearness.fill(0)
+        first.fill(0)
         return nearest
 
     def add(self, batch: EncodedBatch, slots: Numbers) -> None:
