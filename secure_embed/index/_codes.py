@@ -108,7 +108,7 @@ class CodeLists:
         if self.lists == 1:
             return np.zeros(len(turned), np.int64)
         nearness = turned @ self._centroids.T - half_squares
-        nearest = nearness.argmax(axis=1)
+        nearest: Numbers = nearness.argmax(axis=1)
         first = nearness[rows, nearest]
         nearness[rows, nearest] = -np.inf
         close = np.flatnonzero(first - nearness.max(axis=1) < self._undecided)
