@@ -104,9 +104,9 @@ class CodeLists:
     def _nearest_list(self, turned: npt.NDArray[np.float32]) -> Numbers:
         """(n, d) -> (n,). Where two centroids are as near as float32 can tell, the exact product decides: no other record
         has a part in where one lies."""
-        rows, half_squares = np.arange(len(turned)), self._centroid_squares / 2
         if self.lists == 1:
             return np.zeros(len(turned), np.int64)
+        rows, half_squares = np.arange(len(turned)), self._centroid_squares / 2
         nearness = turned @ self._centroids.T - half_squares
         nearest: Numbers = nearness.argmax(axis=1)
         first = nearness[rows, nearest]

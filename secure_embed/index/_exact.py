@@ -27,19 +27,18 @@ def exact_product(rows: Floats, columns: Floats) -> npt.NDArray[np.float64]:
     Each row and each column is no longer than 1.4; of longer ones the result is near, but not exact.
     """
     result = np.empty((len(rows), columns.shape[1]))
-    right = _whole(columns)
-    left = np.empty((0, 0))
+    right = _whole(columns, np.empty(columns.shape))
+    buffer = np.zeros((min(len(rows), _rows_at_once), rows.shape[1]))
     try:
         for start in range(0, len(rows), _rows_at_once):
-            left = _whole(rows[start : start + _rows_at_once])
-            np.matmul(left, right, out=result[start : start + len(left)])
-            left.fill(0)
+            block = rows[start : start + _rows_at_once]
+            np.matmul(_whole(block, buffer[: len(block)]), right, out=result[start : start + len(block)])
     finally:
-        left.fill(0)
+        buffer.fill(0)
     result *= _units**-2
     return result
 
 
-def _whole(values: Floats) -> npt.NDArray[np.float64]:
-    scaled = np.multiply(values, _units, dtype=np.float64)
-    return np.rint(scaled, out=scaled)
+def _whole(values: Floats, out: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    np.multiply(values, _units, out=out, dtype=np.float64)
+    return np.rint(out, out=out)

@@ -134,10 +134,9 @@ class Codebook:
             raise InvalidRequest("the vectors to train on are of another dimension", code="dimension_invalid")
         total = len(vectors) if records is None else max(records, len(vectors))
         seed = int.from_bytes(random_bytes(4), "little") >> 1
-        # Turning changes no distance: the means are turned instead of the sample, of which this would make a copy.
+        # Turning changes no distance, so the means are turned and no turned copy of the sample is made.
         means = _place_centroids(vectors, lists_for(total) if lists is None else lists, seed)
-        centroids = np.ascontiguousarray(means @ rotation, dtype=np.float32)
-        return cls(rotation=rotation, centroids=centroids, bits=bits, version=version, trained_on=total)
+        return cls(rotation=rotation, centroids=means @ rotation, bits=bits, version=version, trained_on=total)
 
     def turn(self, query: Vectors) -> Vectors:
         """(1, d) float32 -> (1, d) float32, C-contiguous: a query's vector under the secret rotation."""
