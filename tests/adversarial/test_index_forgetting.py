@@ -65,7 +65,7 @@ def matches(piece: np.ndarray, needle: np.ndarray) -> list[int]:
 
 def masked_codes(codebook: Codebook, vectors: np.ndarray) -> np.ndarray:
     batch = CodeLists(codebook).encode(codebook.turn_records(vectors))
-    # The signs, a bit a dimension; the two factors after them differ in their last bit from batch to batch.
+    # The signs, a bit a dimension, without the two factors after them.
     signs = np.ascontiguousarray(batch.codes[:, : DIMENSION // 8])
     batch.wipe()
     masked = signs ^ MASK

@@ -215,7 +215,7 @@ def test_readers_beside_a_writer_see_whole_changes_only(world, everything) -> No
     looks = [0, 0, 0]
 
     def read(number: int) -> None:
-        while not done.is_set() or not looks[number]:
+        while not done.is_set():
             selection = made.shard.select(rows if number else everything, None)
             if selection.count != records[selection.version]:
                 faults.append(f"{selection.count} records at version {selection.version}")
@@ -228,14 +228,17 @@ def test_readers_beside_a_writer_see_whole_changes_only(world, everything) -> No
     readers = [threading.Thread(target=read, args=(number,)) for number in range(3)]
     for reader in readers:
         reader.start()
-    for change in changes:
+    end = time.monotonic() + 60
+    for number, change in enumerate(changes):
         made.shard.apply([change])
         time.sleep(0.001)
+        while min(looks) <= number // 25 and time.monotonic() < end:  # on a busy machine the writer gets ahead
+            time.sleep(0.001)
     done.set()
     for reader in readers:
         reader.join()
     assert faults == []
-    assert sum(looks) > 10
+    assert min(looks) > 10
     assert made.shard.size == 1_450
 
 

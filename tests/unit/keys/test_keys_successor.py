@@ -85,7 +85,9 @@ def test_another_root_takes_over_in_place(path: Path) -> None:
     assert secrets_of(Keyring.open(path, root(2))) == before
 
 
-def test_a_root_that_is_replaced_between_asking_and_putting_is_asked_for_again(path: Path) -> None:
+def test_a_root_that_is_replaced_between_asking_and_putting_is_asked_for_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is drawn for the old root is refused, drawn again for the new one, and nothing is left of the first."""
     keyring = Keyring.create(path, root(1))
     store = SqlcipherKeyStore(path.with_name("keys.db"), keyring.secret(Secret.KEYS_STORE), rows_key=bytes(32))
@@ -93,7 +95,7 @@ def test_a_root_that_is_replaced_between_asking_and_putting_is_asked_for_again(p
     put, uuid = store.create_collection, uuid4()
 
     def late(wrapped: WrappedCollection) -> None:
-        store.create_collection = put  # type: ignore[method-assign]  # once
+        monkeypatch.undo()  # it happens once
         successor = keyring.prepare(Purpose.ROOT, provider=root(2))
 
         def rewrap(uuid: UUID, version: int, old: bytes) -> bytes:
@@ -104,7 +106,7 @@ def test_a_root_that_is_replaced_between_asking_and_putting_is_asked_for_again(p
         successor.commit()
         put(wrapped)
 
-    store.create_collection = late  # type: ignore[method-assign]  # the race under test
+    monkeypatch.setattr(store, "create_collection", late)
     CollectionKeys.create(keyring, store, uuid)
     assert store.collection(uuid).root_key_id == "root-2"
     CollectionKeys.unlock(keyring, store, uuid)
