@@ -130,3 +130,11 @@ class OneHolding:
                 query, shard.select(EVERYTHING, None), k=10_000, effort=Effort(candidates=10_000)
             ).positions.tolist()
         )
+
+
+def settled(one: OneHolding) -> None:
+    """No codes are on their way any more: another codebook between two looks finds other records."""
+    until = time.monotonic() + 60
+    while one.holding.busy:
+        assert time.monotonic() < until
+        time.sleep(0.005)

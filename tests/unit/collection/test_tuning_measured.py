@@ -1,6 +1,5 @@
 """Recall as a tuning reports it is that of a brute-force computation, and the effort that it chooses holds for it."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from secure_embed.collection.tuned import Asked, Measured
 from secure_embed.collection.tuning import choose, cost, grid_of, steps_max
 from secure_embed.index import Codebook, Effort, every_list
 from secure_embed.types import Action, Position
-from tests.one_holding import EVERYTHING, OneHolding, ticket
+from tests.one_holding import EVERYTHING, OneHolding, settled, ticket
 
 dimension, records, centres = 32, 3_000, 60
 
@@ -32,17 +31,9 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> OneHolding:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Codebook, "train", lambda vectors, **named: train(vectors, random_bytes=drawn.bytes, **named))
         made.add_vectors(hard_vectors(1, records))
+        made.holding.shard()
         settled(made)
     return made
-
-
-def settled(one: OneHolding) -> None:
-    """Until no codebook is trained in the background: another one between two looks finds other records."""
-    one.holding.shard()
-    end = time.monotonic() + 60
-    while one.holding.busy:
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def measuring(one: OneHolding, asked: Asked, *, texts: np.ndarray | None = None, seed: int = 5) -> Measuring:
@@ -200,6 +191,7 @@ def test_what_comes_and_goes_meanwhile_only_lowers_what_is_measured(tmp_path: Pa
     """An erased record counts as missed, a new one as nothing: the effort errs on the careful side."""
     made = OneHolding(tmp_path, dimension=dimension)
     made.add_vectors(hard_vectors(3, 2_000))
+    made.holding.shard()
     settled(made)
     effort = Effort(candidates=800, lists=every_list, margin=4.0)
     before = measuring(made, Asked()).at(effort)
