@@ -24,11 +24,12 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements.lock hatch_build.py secure_embed/bulk/bulk.c secure_embed/bulk/bulk.h
 	@echo "==> creating .venv and installing the pinned dependencies (a few minutes, once)"
 	@test -d .venv || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps -e .
+	@$(BIN)/python -c "from secure_embed.bulk import compiled; print('==> vectors are opened by', compiled() or 'Python alone, more slowly: no C compiler or no OpenSSL headers (docs/operations.md)')"
 	@touch $(STAMP)
 
 demo: setup

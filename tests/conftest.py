@@ -216,3 +216,14 @@ def house(tmp_path_factory: pytest.TempPathFactory, encoder: "Encoder") -> Itera
             assert made.ingest(name, records[start : start + 200]).status_code == 201
     yield made
     made.close()
+
+
+@pytest.fixture(params=["compiled", "one by one"])
+def each_way_to_open(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With compiled code and without: the answers and the errors have to be the same."""
+    from secure_embed import bulk
+
+    if request.param == "one by one":
+        monkeypatch.setattr("secure_embed.bulk._calls._native", None)
+    elif not bulk.compiled():
+        pytest.skip("secure_embed.bulk is not compiled here")

@@ -11,6 +11,7 @@ Not locked: the shard's lock covers it. What is here is lossy, not secret: a cod
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import faiss
@@ -22,7 +23,7 @@ from secure_embed.index._exact import exact_product
 from secure_embed.index._growing import GrowingArray
 from secure_embed.index._invariant import invariant
 from secure_embed.index.codebook import Codebook
-from secure_embed.index.protocol import lists_untuned
+from secure_embed.index.protocol import lists_untuned, never
 
 __all__ = ["CodeLists", "EncodedBatch"]
 
@@ -31,6 +32,9 @@ Numbers = npt.NDArray[np.int64]
 
 query_bits = 8  # of the query's own rounding; FAISS' default of 4 finds 0.4 to 0.6 points less on hard data
 look_records_max = 1_000_000  # 30 to 50 ms
+# From so many centroids on their own codes are looked at first (4 MiB of float32 at 1,024 dimensions, and 140 KiB of codes).
+coded_lists_min = 1_024
+coded_times, coded_lists_wanted_min = 4, 64
 
 
 @contextmanager
@@ -70,6 +74,7 @@ class CodeLists:
         # As they were at the training: what is looked at must not depend on records that a caller may not see.
         self._records_a_list = max(1.0, codebook.trained_on / codebook.lists)
         self._centroids = codebook.centroids
+        self._centroid_codes = _codes_of(codebook) if codebook.lists >= coded_lists_min else None
         self._centroid_squares = np.vecdot(codebook.centroids, codebook.centroids)
         # Twice what a float32 product of a unit vector and a centroid can be off (Higham, "Accuracy and Stability of
         # Numerical Algorithms", 2002, 3.1: d roundings of 2^-24), and as much again for the subtractions.
@@ -87,7 +92,8 @@ class CodeLists:
     @property
     def memory_bytes(self) -> int:
         """Codes and ids with their spare room, and where each lies."""
-        return int(self._capacity.sum()) * (self.code_bytes + 8) + self._list_of_slot.memory_bytes
+        of_centroids = 0 if self._centroid_codes is None else self._centroid_codes.memory_bytes
+        return int(self._capacity.sum()) * (self.code_bytes + 8) + self._list_of_slot.memory_bytes + of_centroids
 
     def encode(self, turned: npt.NDArray[np.float32]) -> EncodedBatch:
         """(n, d) float32, C-contiguous, turned -> their codes. Reads only what never changes, so it needs no lock."""
@@ -180,6 +186,8 @@ class CodeLists:
     def wipe(self) -> None:
         """Overwrite every list and empty it."""
         self._sizes[:] = 0
+        if self._centroid_codes is not None:
+            self._centroid_codes.wipe()
         _overwrite(self._index, self._memory, self._capacity, self.code_bytes)
 
     def spread(self, slots: npt.NDArray[np.bool_] | None) -> Numbers:
@@ -258,15 +266,38 @@ class CodeLists:
     ) -> tuple[Numbers, npt.NDArray[np.float32]]:
         """(p,) lists, the nearest first, and their squared distances: as few as hold ``enough`` of what may answer."""
         if self.lists == 1:
-            order = np.zeros(1, np.int64)
             squares = np.vecdot(self._centroids - turned, self._centroids - turned)
-        else:
-            squares = self._centroid_squares - 2 * (self._centroids @ turned) + np.vecdot(turned, turned)
-            order = np.argsort(squares)
-            order = order[spread[order] > 0]
-            needed = int(np.searchsorted(np.cumsum(spread[order]), enough)) + 1
-            order = order[:needed]
+            return np.zeros(1, np.int64), squares.astype(np.float32)
+        if self._centroid_codes is not None:
+            found = self._nearest_by_codes(self._centroid_codes, turned, spread, enough)
+            if found is not None:
+                return found
+        squares = self._centroid_squares - 2 * (self._centroids @ turned) + np.vecdot(turned, turned)
+        order = np.argsort(squares)
+        order = order[spread[order] > 0]
+        order = order[: _needed(spread[order], enough)]
         return order, np.maximum(squares[order], 0, dtype=np.float32)
+
+    def _nearest_by_codes(
+        self, codes: "CodeLists", turned: npt.NDArray[np.float32], spread: Numbers, enough: float
+    ) -> tuple[Numbers, npt.NDArray[np.float32]] | None:
+        """The same from the lists that the centroids' codes say are near, four times as many as are wanted on average.
+        None: they are no small part of all lists, or hold too little."""
+        expected = enough * int(np.count_nonzero(spread)) / max(int(spread.sum()), 1)
+        wanted = max(coded_lists_wanted_min, int(coded_times * expected) + 1)
+        if wanted > self.lists // coded_times:
+            return None
+        near, _ = codes.search(
+            turned[np.newaxis], wanted, bitmap=None, spread=codes.spread(None), lists=1, deadline=never
+        )
+        rows = self._centroids[near]
+        squares = self._centroid_squares[near] - 2 * (rows @ turned) + np.vecdot(turned, turned)
+        order = np.argsort(squares)
+        order = order[spread[near[order]] > 0]
+        needed = _needed(spread[near[order]], enough)
+        if needed > wanted // 2:
+            return None
+        return near[order[:needed]], np.maximum(squares[order[:needed]], 0, dtype=np.float32)
 
     def _views(self, number: int, entries: int) -> tuple[Codes, Numbers]:
         """A list's first ``entries`` codes and ids, as FAISS' own memory; stale after the next change of size."""
@@ -291,6 +322,20 @@ class CodeLists:
             codes[:] = kept
             kept.fill(0)
         self._memory.resize(number, size)
+
+
+def _codes_of(codebook: Codebook) -> CodeLists:
+    """Of the centroids themselves, in one list: thousands of them are megabytes to read for each query, their codes are
+    a thirtieth of that."""
+    middle = codebook.centroids.mean(axis=0, keepdims=True)
+    codes = CodeLists(replace(codebook, centroids=middle, bits=1, trained_on=codebook.lists))
+    codes.add(codes.encode(np.array(codebook.centroids)), np.arange(codebook.lists))
+    return codes
+
+
+def _needed(held: Numbers, enough: float) -> int:
+    """How many lists, from the first, hold enough; all where they do not."""
+    return int(np.searchsorted(np.cumsum(held), enough)) + 1
 
 
 def _looks(spread: Numbers) -> Iterator[slice]:

@@ -22,9 +22,9 @@ __all__ = ["Rescorer"]
 # every read of a slot: 8 callers got 276 answers a second that way, and 578 with this; one alone gets 753.
 one_opens = threading.Lock()
 block_vectors = 256  # open at once: 1.5 MiB at 1,024 dimensions, within a core's cache
-# Enough openings to tell the estimates' deviation from, and to leave little for a second round: each round has
-# a price of its own, about that of 15 openings.
-first_block_min = 32
+# Enough openings to tell the estimates' deviation from, and to leave little for a second round.
+first_block_min = 48
+round_openings = 16  # what a round costs beside its openings, in openings: fewer than that are not left for another
 # A code's estimate is off by about 0.75 residual lengths / sqrt(dimension) (RaBitQ, theorem 3.2); this much of it is
 # assumed when the openings agree by chance, as those of copies do.
 deviation_min = 0.1
@@ -75,7 +75,8 @@ class Rescorer:
         opened, wanted = 0, max(first_block_min, 2 * k)
         while opened < len(at) and opened < wanted:
             deadline.require()
-            block = slice(opened, min(wanted, len(at), opened + block_vectors))
+            end = len(at) if wanted + round_openings >= len(at) else wanted
+            block = slice(opened, min(end, opened + block_vectors))
             order = at[block].argsort() + opened  # neighbours in a file are one read
             present[order], scores[order] = self._score_block(at[order], unit)
             opened = block.stop

@@ -34,6 +34,9 @@ __all__ = [
 
 never = Deadline(math.inf)
 candidates_max = 10_000
+# What a filter leaves lies farther from the query and closer together, so more of it has to be opened for the same
+# recall: docs/decisions/0021.
+filtered_times, filtered_candidates_max = 8, 4_000
 every_list = lists_max = 65_536
 margin_max = 100.0
 
@@ -48,7 +51,7 @@ class Effort:
     """How far a search goes. Each collection has its own, measured on it (``collection tune``); this is what counts
     before. Raises ``InvalidRequest`` (``effort_invalid``)."""
 
-    candidates: int = 200  # opened at most, where not all are
+    candidates: int = 200  # opened at most, where not all are and no filter applies
     lists: int | None = None  # lists' worth of allowed records to look at; None: an eighth of the lists, at least 16
     # Candidates are opened best estimate first, until the next would have to be this many standard deviations better
     # than its estimate to be among the k best. The deviation is that of the estimates opened so far.
@@ -58,6 +61,11 @@ class Effort:
         lists = 1 if self.lists is None else self.lists
         if not (1 <= self.candidates <= candidates_max and 1 <= lists <= lists_max and 0 < self.margin <= margin_max):
             raise InvalidRequest("a search's effort is out of bounds", code="effort_invalid")
+
+    @property
+    def candidates_filtered(self) -> int:
+        """Opened at most behind a filter: eight times as many, up to 4,000."""
+        return max(self.candidates, min(filtered_times * self.candidates, filtered_candidates_max))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -60,7 +60,11 @@ length_error_max = 0.01  # of a unit vector; fp16 rounding stays below 0.001
 
 def openings_max(effort: Effort, k: int) -> int:
     """The most vectors that a query opens: what its ticket has to cover."""
-    return max(exhaustive_filtered_max, effort.candidates, k)
+    return max(exhaustive_filtered_max, effort.candidates_filtered, k)
+
+
+def _wanted(selection: Selection, k: int, effort: Effort) -> int:
+    return max(k, effort.candidates if selection.bitmap is None else effort.candidates_filtered)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,12 +211,12 @@ class RabitqShard:
         self._ensure_query(query)
         if not 1 <= k <= k_max:
             raise InvalidRequest(f"k is 1 to {k_max}", code="k_invalid")
-        wanted = max(k, effort.candidates)
         deadline.require()
         whole = exhaustive_max if selection.bitmap is None else exhaustive_filtered_max
+        wanted = _wanted(selection, k, effort)
         with self._reading():
             bitmap, spread = self._selections.as_of_now(selection)
-            if selection.count <= max(whole, wanted):
+            if selection.count <= max(whole, k, effort.candidates):
                 return self._all_of(bitmap)
             turned = self._codebook.turn(query)
             found, estimates = self._codes.search(
@@ -229,7 +233,8 @@ class RabitqShard:
         with self._reading():
             _, spread = self._selections.as_of_now(selection)
             turned = self._codebook.turn(query)
-            return self._codes.looked_at(turned, max(k, effort.candidates), spread=spread, lists=effort.lists)
+            wanted = _wanted(selection, k, effort)
+            return self._codes.looked_at(turned, wanted, spread=spread, lists=effort.lists)
 
     def named(self, at: Positions) -> Selection:
         """Those of the records at ``at`` that are here, whatever their attributes: for measuring what filters cost."""

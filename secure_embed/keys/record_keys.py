@@ -5,6 +5,7 @@ Record keys lie wrapped in memory and are unwrapped one at a time, for one value
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from uuid import UUID
 
 import numpy as np
@@ -13,6 +14,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
+from secure_embed import bulk
 from secure_embed.errors import Conflict, IntegrityFailure, SealedValueUnreadable
 from secure_embed.keys.locked import Held
 from secure_embed.keys.protocol import KeyStore, WrappedKey
@@ -20,6 +22,7 @@ from secure_embed.keys.sealing import (
     HEADER,
     Place,
     open_bound,
+    position_at,
     prefix_bytes,
     seal_fields,
     sealed_overhead_bytes,
@@ -101,30 +104,83 @@ class RecordKeys:
         if out.dtype != np.dtype("<f2") or len(out) != count or len(sealed) != count:
             raise ValueError("positions (n,), sealed (n, bytes) and out (n, d) float16 belong together")
         wrapped, present = self.table.take(positions)
-        out[~present] = 0
         rows = np.flatnonzero(present)
+        if len(rows) < count:
+            out[~present] = 0
         if not len(rows):
             return present
-        length = sealed_overhead_bytes + size
         try:
-            if sealed.shape[1] != length or (sealed[rows, : len(HEADER)] != HEADER_ARRAY).any():
+            if (
+                sealed.shape[1] != sealed_overhead_bytes + size
+                or (sealed[:, : len(HEADER)] != HEADER_ARRAY)[rows].any()
+            ):
                 raise SealedValueUnreadable(Field.VECTOR)
-            places = place.vectors(positions[rows].tolist(), space_digest)
-            values, into = sealed.data.cast("B"), out.data.cast("B")
-            for row, additional in zip(rows.tolist(), places, strict=True):
-                its_key = wrapped[wrapped_bytes * row : wrapped_bytes * (row + 1)]
-                value, target = values[length * row : length * (row + 1)], into[size * row : size * (row + 1)]
-                try:
-                    _open_into(key, its_key, value, additional, target)
-                except (InvalidTag, InvalidUnwrap):
-                    offered = self.offered.get(Position(int(positions[row])))
-                    if offered is None:
-                        raise
-                    _open_into(key, offered, value, additional, target)
+            opened = self._open_together(place, key, positions, wrapped, rows, sealed, out, space_digest)
+            if not opened.all():  # those whose next key is on offer, and all of them where nothing was compiled
+                self._open_each(place, key, positions, wrapped, rows[~opened], sealed, out, space_digest)
         except (InvalidTag, InvalidUnwrap, SealedValueUnreadable):
             out[:] = 0  # what opened before the bad one, and what GCM wrote before it found out
             raise SealedValueUnreadable(Field.VECTOR) from None
         return present
+
+    def _open_each(
+        self,
+        place: Place,
+        key: bytes,
+        positions: Positions,
+        wrapped: bytes,
+        rows: npt.NDArray[np.int64],
+        sealed: npt.NDArray[np.uint8],
+        out: npt.NDArray[np.float16],
+        space_digest: bytes,
+    ) -> None:
+        """One after another, under the key of the table or the one on offer. Raises as the library does."""
+        length, size = sealed.shape[1], vector_bytes(out.shape[1])
+        places = place.vectors(positions[rows].tolist(), space_digest)
+        values, into = sealed.data.cast("B"), out.data.cast("B")
+        for row, additional in zip(rows.tolist(), places, strict=True):
+            its_key = wrapped[wrapped_bytes * row : wrapped_bytes * (row + 1)]
+            value, target = values[length * row : length * (row + 1)], into[size * row : size * (row + 1)]
+            try:
+                _open_into(key, its_key, value, additional, target)
+            except (InvalidTag, InvalidUnwrap):
+                offered = self.offered.get(Position(int(positions[row])))
+                if offered is None:
+                    raise
+                _open_into(key, offered, value, additional, target)
+
+    @staticmethod
+    def _open_together(
+        place: Place,
+        key: bytes,
+        positions: Positions,
+        wrapped: bytes,
+        rows: npt.NDArray[np.int64],
+        sealed: npt.NDArray[np.uint8],
+        out: npt.NDArray[np.float16],
+        space_digest: bytes,
+    ) -> npt.NDArray[np.bool_]:
+        """Which of ``rows`` opened under their keys of the table, in one call."""
+        if not bulk.compiled():
+            return np.zeros(len(rows), np.bool_)
+        try:
+            some = np.frombuffer(wrapped, f"V{wrapped_bytes}")[rows].tolist()
+            keys = bytearray().join(map(aes_key_unwrap, repeat(key), some))
+        except InvalidUnwrap:  # a key that is none must open nothing, so it is found out which one it is
+            return np.zeros(len(rows), np.bool_)
+        try:
+            return bulk.open_values(
+                rows,
+                keys,
+                positions[rows],
+                place.record(0, Field.VECTOR, space_digest),
+                sealed,
+                out.view(np.uint8),
+                number_at=position_at,
+                header_bytes=len(HEADER),
+            )
+        finally:
+            keys[:] = bytes(len(keys))
 
     def _open_offered(self, key: bytes, position: Position, sealed: bytes, additional: bytes, what: Field) -> bytes:
         record_key = unwrap_key(key, self.offered[position], where=what)

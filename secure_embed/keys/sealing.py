@@ -42,6 +42,7 @@ SPACE_BOUND = frozenset({Field.VECTOR})
 
 _start = b"secure_embed/seal/v1" + HEADER
 _additional = struct.Struct(f">{len(_start)}s16sqB32s")  # 82 bytes
+position_at = len(_start) + 16  # where the position's eight bytes begin
 
 
 class IndexValue(IntEnum):

@@ -150,16 +150,18 @@ class Held:
     def _vectors(self, at: Positions) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         presence = self.presence()
         present = presence.at(at)
-        out = np.zeros((len(at), self.segments.slot_bytes), np.uint8)
         if present.all():
+            out = np.empty((len(at), self.segments.slot_bytes), np.uint8)
             self.segments.read(at, out)
         else:
-            part = np.zeros((int(present.sum()), out.shape[1]), np.uint8)
+            out = np.zeros((len(at), self.segments.slot_bytes), np.uint8)
+            part = np.empty((int(present.sum()), out.shape[1]), np.uint8)
             self.segments.read(at[present], part)
             out[present] = part
         # Asked once more: an erasure marks a record as gone before it overwrites the slot.
         kept = present & presence.at(at)
-        out[present & ~kept] = 0
+        if not kept.all():
+            out[~kept] = 0
         return out, kept
 
     def locate(self, id_tags: Sequence[bytes]) -> Mapping[bytes, Position]:

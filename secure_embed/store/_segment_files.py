@@ -1,22 +1,17 @@
-"""Files of slots: opened, read, written, overwritten, and the faults of the file system in our taxonomy.
+"""Files of slots: written and overwritten, and the faults of the file system in our taxonomy.
 
-Nothing is known here of collections or rows. Slots are read with pread: a mapped file that a fault of the medium or a
-foreign hand cuts short ends the process with SIGBUS (docs/decisions/0013).
+Nothing is known here of collections or rows. Reading is in ``_open_files``.
 """
 
 import errno
 import os
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
 
 from secure_embed.errors import IntegrityFailure, SecureEmbedError, Unavailable
 
 __all__ = [
-    "OpenFiles",
-    "ReadOnly",
     "damaged",
     "faults",
     "files_below",
@@ -26,10 +21,8 @@ __all__ = [
     "writing",
 ]
 
-open_files_max = 256  # segments held open for reading
 zeros = bytes(1 << 20)
 
-_read_flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW
 _write_flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
@@ -54,66 +47,6 @@ def faults() -> Iterator[None]:
         yield
     except OSError as fault:
         raise _unavailable(fault) from None
-
-
-class ReadOnly:
-    """A file to read from, closed when its last reader lets go of it, so that evicting it disturbs none."""
-
-    __slots__ = ("_descriptor",)
-
-    def __init__(self, path: Path) -> None:
-        self._descriptor = -1
-        self._descriptor = os.open(path, _read_flags)
-
-    def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-
-    def read_into(self, offset: int, into: memoryview) -> bool:
-        """False when the file ends before ``into`` is full."""
-        read = os.preadv(self._descriptor, [into], offset)
-        while 0 < read < len(into):
-            more = os.preadv(self._descriptor, [into[read:]], offset + read)
-            if not more:
-                return False
-            read += more
-        return read == len(into)
-
-
-class OpenFiles:
-    """Files held open for reading, the least used closed first. Safe to call from several threads."""
-
-    def __init__(self) -> None:
-        self._held: OrderedDict[Path, ReadOnly] = OrderedDict()
-        self._lock = Lock()
-
-    def several(self, paths: Iterable[Path]) -> list[ReadOnly | None]:
-        """None for one that is not there, or is a link."""
-        with self._lock:
-            return [self._file(path) for path in paths]
-
-    def _file(self, path: Path) -> ReadOnly | None:
-        file = self._held.get(path)
-        if file is not None:
-            self._held.move_to_end(path)
-            return file
-        try:
-            file = self._held[path] = ReadOnly(path)
-        except OSError as fault:
-            if fault.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR}:
-                return None
-            raise
-        if len(self._held) > open_files_max:
-            self._held.popitem(last=False)
-        return file
-
-    def forget(self, path: Path) -> None:
-        with self._lock:
-            self._held.pop(path, None)
-
-    def close(self) -> None:
-        with self._lock:
-            self._held.clear()
 
 
 @contextmanager

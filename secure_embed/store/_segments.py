@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from secure_embed.store._open_files import FileTable, NotThere, OpenFiles
 from secure_embed.store._segment_files import (
-    OpenFiles,
-    ReadOnly,
     damaged,
     faults,
     overwrite_and_unlink,
@@ -51,10 +50,10 @@ class Segments:
         self._folder = folder
         self._files = files
         self._known = {segment.first: segment for segment in known}
-        self._paths: dict[Segment, Path] = {}  # of known segments: making a path takes longer than reading a slot
+        self._table = FileTable(files, self._path_now)
 
     def path(self, segment: Segment) -> Path:
-        return self._paths.get(segment) or self._folder / f"{segment.first}.{segment.generation}"
+        return self._folder / f"{segment.first}.{segment.generation}"
 
     def known(self) -> list[Segment]:
         return sorted(self._known.values(), key=lambda segment: segment.first)
@@ -77,40 +76,23 @@ class Segments:
     def read(self, at: Positions, out: npt.NDArray[np.uint8]) -> None:
         """``at``: (n,) int64, each of a known segment; ``out``: (n, slot_bytes) uint8, C-contiguous.
 
-        Positions that follow each other are one read. Raises ``IntegrityFailure`` (``segment_damaged``).
+        Raises ``IntegrityFailure`` (``segment_damaged``).
         """
         if not len(at):
             return
-        new_run = np.ones(len(at), np.bool_)
-        new_run[1:] = (np.diff(at) != 1) | (at[1:] % segment_slots == 0)
-        starts = np.flatnonzero(new_run)
-        ends = np.append(starts[1:], len(at))
-        size, flat = self.slot_bytes, out.data.cast("B")
-        slots, ends, offsets = starts * size, ends * size, at[starts] % segment_slots * size
-        firsts = (at[starts] - at[starts] % segment_slots).tolist()
         with faults():
-            files = self._opened(firsts)
-            for first, begin, end, offset in zip(firsts, slots.tolist(), ends.tolist(), offsets.tolist(), strict=True):
-                if not files[first].read_into(offset, flat[begin:end]):
-                    raise damaged(first, self._end(first))
+            try:
+                self._table.read(at // segment_slots, at % segment_slots * self.slot_bytes, out)
+            except NotThere as lost:
+                first = segment_slots * lost.number
+                raise damaged(first, self._end(first)) from None
 
-    def _opened(self, firsts: Iterable[int]) -> dict[int, ReadOnly]:
-        """Files of these segments. They stay open as long as the answer is held."""
-        paths: dict[int, Path] = {}
-        for first in dict.fromkeys(firsts):
-            segment = self._known.get(first)
-            if segment is None:
-                raise damaged(first, self._end(first))
-            if (path := self._paths.get(segment)) is None:
-                path = self._paths[segment] = self.path(segment)
-            paths[first] = path
-        found = self._files.several(paths.values())
-        files: dict[int, ReadOnly] = {}
-        for first, file in zip(paths, found, strict=True):
-            if file is None:
-                raise damaged(first, self._end(first))
-            files[first] = file
-        return files
+    def _path_now(self, number: int) -> Path:
+        """Raises ``IntegrityFailure`` (``segment_damaged``) for a segment that is not known."""
+        segment = self._known.get(segment_slots * number)
+        if segment is None:
+            raise damaged(segment_slots * number, segment_slots * (number + 1))
+        return self.path(segment)
 
     def _end(self, first: int) -> int:
         segment = self._known.get(first)
@@ -165,8 +147,13 @@ class Segments:
                         _cut_tail(descriptor, old.slots * self.slot_bytes)
 
     def learn(self, changed: Iterable[Segment]) -> None:
+        renewed = False
         for segment in changed:
+            old = self._known.get(segment.first)
+            renewed = renewed or (old is not None and old.generation != segment.generation)
             self._known[segment.first] = segment
+        if renewed:
+            self._table.renewed()
 
     # --- erasing and sealing anew ----------------------------------------------------------------------------------
 
@@ -206,7 +193,6 @@ class Segments:
         with faults():
             for segment in segments:
                 self._files.forget(self.path(segment))
-                self._paths.pop(segment, None)
                 overwrite_and_unlink(self.path(segment))
             if self._folder.is_dir():
                 sync_folder(self._folder)

@@ -25,10 +25,11 @@ from secure_embed.keys import SealedDatabase
 from secure_embed.store import _batches, _rows, _states
 from secure_embed.store._ending import end_collection, gone
 from secure_embed.store._held import ADDED, ERASED, RESEALED, Held, no_collection
+from secure_embed.store._open_files import OpenFiles
 from secure_embed.store._requests import Requests, request_lifetime_s
 from secure_embed.store._rows import Row
 from secure_embed.store._schema import collection_tables, migrations, sealed_tables
-from secure_embed.store._segment_files import OpenFiles, faults, files_below, overwrite_and_unlink
+from secure_embed.store._segment_files import faults, files_below, overwrite_and_unlink
 from secure_embed.store._segments import Segment, Segments
 from secure_embed.store.protocol import (
     Appended,

@@ -12,6 +12,8 @@ from secure_embed.errors import SealedValueUnreadable
 from secure_embed.keys import CollectionKeys, IndexValue, Keyring, PassphraseProvider, SqlcipherKeyStore
 from secure_embed.types import Field, Position
 
+pytestmark = pytest.mark.usefixtures("each_way_to_open")
+
 space, other_space = bytes([1]) * 32, bytes([2]) * 32
 plain = np.arange(8, dtype="<f2")
 row = {Field.VECTOR: plain.tobytes(), Field.TEXT: b"sixteen bytes of", Field.META: b"the same length!"}

@@ -15,6 +15,8 @@ from secure_embed.store import SealedRow, SqlcipherRecordStore
 from secure_embed.types import Field, Position
 from tests.sealed_store import batch, erase_ticket, new_collection, segments, vector_bytes
 
+pytestmark = pytest.mark.usefixtures("each_way_to_open")
+
 key = bytes(range(32))
 rows = batch(0, 4_200)
 
@@ -194,7 +196,7 @@ def open_files() -> int:
 
 
 def test_more_segments_than_are_held_open(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("secure_embed.store._segment_files.open_files_max", 2)
+    monkeypatch.setattr("secure_embed.store._open_files.open_files_max", 2)
     store, sealed = SqlcipherRecordStore(path, key, rows_key=bytes(32)), new_collection()
     store.create_collection(sealed)
     few = [row for n in range(7) for row in batch(n * 5_000, 3)]

@@ -49,13 +49,14 @@ def test_a_filter_never_leaves_an_answer_short(
     allowed = set(np.flatnonzero((rank >= start) & (rank < start + length)).tolist())
     selection = made.select(rows, None)
     assert selection.count == selection.permitted == len(allowed)
-    found = made.scan(query, selection, k=k, effort=Effort(candidates=rerank_k))
+    effort = Effort(candidates=rerank_k)
+    found = made.scan(query, selection, k=k, effort=effort)
     assert set(found.positions.tolist()) <= allowed
     assert len(set(found.positions.tolist())) == len(found.positions)
     if found.exhaustive:
         assert len(found.positions) == len(allowed)
     else:
-        assert len(found.positions) == min(max(k, rerank_k), len(allowed))
+        assert len(found.positions) == min(max(k, effort.candidates_filtered), len(allowed))
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5, 0.2])

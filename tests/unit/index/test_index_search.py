@@ -245,7 +245,8 @@ def test_what_a_filter_leaves_is_answered_whole_further_up(world, everything) ->
             made.vectors[:1], made.shard.select(rows, None), k=10, effort=Effort(candidates=200)
         )
         assert candidates.exhaustive is exhaustive
-        assert len(candidates.positions) == (1_500 if exhaustive else 200) <= openings_max(Effort(), 10)
+        estimated = 200 if allowed == records else Effort().candidates_filtered
+        assert len(candidates.positions) == (1_500 if exhaustive else estimated) <= openings_max(Effort(), 10)
 
 
 def test_a_query_s_ticket_covers_what_scan_may_name(world, everything) -> None:
@@ -255,6 +256,13 @@ def test_a_query_s_ticket_covers_what_scan_may_name(world, everything) -> None:
         candidates = made.shard.scan(made.vectors[:1], selection, k=10, effort=Effort(candidates=200))
         assert len(candidates.positions) <= openings_max(Effort(), 10)
     assert openings_max(Effort(candidates=5_000), 10) == 5_000
+    assert [Effort(candidates=n).candidates_filtered for n in (1, 200, 500, 3_000, 9_000)] == [
+        8,
+        1_600,
+        4_000,
+        4_000,
+        9_000,
+    ]
 
 
 def test_the_footprint_is_what_plaintext_derived_bytes_take(world) -> None:

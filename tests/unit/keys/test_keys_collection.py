@@ -10,10 +10,14 @@ from uuid import uuid4
 import numpy as np
 import numpy.typing as npt
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from secure_embed.errors import Conflict, NotFound, SealedValueUnreadable, Unavailable
 from secure_embed.keys import CollectionKeys, IndexValue, Keyring, SqlcipherKeyStore, TagKind, WrappedKey
+from secure_embed.keys.sealing import Place
 from secure_embed.types import Field, Position, Ticket
+
+pytestmark = pytest.mark.usefixtures("each_way_to_open")
 
 space = bytes([7]) * 32
 dimension = 24
@@ -300,3 +304,19 @@ def ingest_sealed_first(
     store.put(keys.uuid, wrapped)
     values.extend(of_vectors(sealed))
     return wrapped
+
+
+def test_a_key_that_is_none_opens_nothing_not_even_what_was_sealed_under_zeros(
+    collection: CollectionKeys, key_store: SqlcipherKeyStore
+) -> None:
+    """Who may write to both databases and knows no key must not get a vector of their own in."""
+    plain = vectors(3)
+    values = of_vectors(ingest(collection, key_store, plain))
+    collection.admit(
+        [WrappedKey(position=Position(1), version=1, subject_tag=None, wrapped=bytes(40))]
+    )  # does not unwrap
+    nonce, place = bytes(12), Place(collection.uuid).record(1, Field.VECTOR, space)
+    forged = values[1][:5] + nonce + AESGCM(bytes(32)).encrypt(nonce, plain[1].tobytes(), place)
+    for value in (forged, values[1]):
+        with pytest.raises(SealedValueUnreadable):
+            opened(collection, range(3), [values[0], value, values[2]])

@@ -13,6 +13,8 @@ from secure_embed.errors import Conflict, SealedValueUnreadable, Unavailable
 from secure_embed.keys import CollectionKeys, Keyring, SqlcipherKeyStore, WrappedKey
 from secure_embed.types import Field, Position, Ticket
 
+pytestmark = pytest.mark.usefixtures("each_way_to_open")
+
 space, dimension, count = bytes([7]) * 32, 8, 6
 plain = np.random.default_rng(1).standard_normal((count, dimension)).astype("<f2")
 Rows = dict[Position, dict[Field, bytes]]  # stands for the record store

@@ -1,0 +1,196 @@
+"""Many values in one call: what opens is what was sealed, what does not leaves nothing, what does not fit is refused."""
+
+import os
+import struct
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from secure_embed import bulk
+
+compiled = pytest.mark.skipif(
+    bulk.compiled() is None and not os.environ.get("SECURE_EMBED_REQUIRE_COMPILED"), reason="it is not compiled here"
+)
+HEADER = b"\x01\x02\x03"
+
+
+class Sealed:
+    """``count`` values of ``size`` bytes, sealed by another library; the n-th is row ``rows[n]`` of a larger table."""
+
+    def __init__(self, count: int, size: int, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.size = size
+        self.rows = rng.permutation(2 * count)[:count].astype(np.int64)
+        self.numbers = rng.integers(-(2**62), 2**62, count)
+        self.place = rng.bytes(30)
+        self.keys = bytearray(rng.bytes(32 * count))
+        self.plain = [rng.bytes(size) for _ in range(count)]
+        self.table = rng.integers(0, 256, (2 * count, len(HEADER) + 12 + size + 16), np.uint8)
+        for n in range(count):
+            nonce = rng.bytes(12)
+            place = self.place[:7] + struct.pack(">q", self.numbers[n]) + self.place[15:]
+            value = AESGCM(bytes(self.keys[32 * n : 32 * n + 32])).encrypt(nonce, self.plain[n], place)
+            self.table[self.rows[n]] = np.frombuffer(HEADER + nonce + value, np.uint8)
+        self.out = np.full((2 * count, size), 9, np.uint8)
+
+    def open(self, **other: object) -> np.ndarray:
+        given = {"number_at": 7, "header_bytes": len(HEADER)} | {k: v for k, v in other.items() if k in _named}
+        rest = [other.get(name, getattr(self, of)) for name, of in _given.items()]
+        return bulk.open_values(*rest, **given)
+
+
+_named = ("number_at", "header_bytes")
+_given = {"rows": "rows", "keys": "keys", "numbers": "numbers", "additional": "place", "sealed": "table", "out": "out"}
+
+
+def test_it_is_compiled_where_it_has_to_be() -> None:
+    if os.environ.get("SECURE_EMBED_REQUIRE_COMPILED"):
+        assert "OpenSSL" in (bulk.compiled() or "")
+
+
+@compiled
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(0, 40), size=st.integers(1, 300), seed=st.integers(0, 999))
+def test_what_another_library_sealed_opens_into_its_row(count: int, size: int, seed: int) -> None:
+    some = Sealed(count, size, seed)
+    assert some.open().tolist() == [True] * count
+    assert [some.out[row].tobytes() for row in some.rows] == some.plain
+    assert (np.delete(some.out, some.rows, axis=0) == 9).all()
+
+
+@compiled
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_one_flipped_bit_opens_nothing_of_that_value_and_all_of_the_others(data: st.DataObject) -> None:
+    some = Sealed(5, 40)
+    bad = data.draw(st.integers(0, 4))
+    what = data.draw(st.sampled_from(["sealed", "key", "number"]))
+    if what == "sealed":
+        at = data.draw(st.integers(len(HEADER), some.table.shape[1] - 1))
+        some.table[some.rows[bad], at] ^= 1 << data.draw(st.integers(0, 7))
+    elif what == "key":
+        some.keys[32 * bad + data.draw(st.integers(0, 31))] ^= 1 << data.draw(st.integers(0, 7))
+    else:
+        some.numbers[bad] ^= 1 << data.draw(st.integers(0, 62))
+    assert some.open().tolist() == [n != bad for n in range(5)]
+    assert not some.out[some.rows[bad]].any()
+    assert all(some.out[some.rows[n]].tobytes() == some.plain[n] for n in range(5) if n != bad)
+
+
+@compiled
+def test_other_additional_data_open_nothing() -> None:
+    some = Sealed(3, 16)
+    assert not some.open(additional=bytes([some.place[0] ^ 1]) + some.place[1:]).any()
+    assert not some.out[some.rows].any()
+
+
+@compiled
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"rows": np.array([0, 1, 6])},  # one past the table
+        {"rows": np.array([0, 1, -1])},
+        {"rows": np.array([0, 1, 2], np.int32)},
+        {"rows": np.arange(6)[::2]},  # not in one piece
+        {"keys": bytes(95)},
+        {"keys": bytes(97)},
+        {"numbers": np.array([1, 2])},
+        {"additional": bytes(14)},  # the number would lie past its end
+        {"additional": bytes(257)},
+        {"number_at": -1},
+        {"header_bytes": 4},
+        {"sealed": np.zeros((5, 47), np.uint8)},
+        {"sealed": np.zeros((6, 48), np.uint8)},
+        {"sealed": np.zeros((6, 94), np.uint8)[:, ::2]},
+        {"out": np.zeros((6, 17), np.uint8)},
+        {"out": np.zeros((5, 16), np.uint8)},
+        {"out": np.zeros((6, 16), np.int8)},
+        {"out": np.zeros(96, np.uint8)},
+    ],
+)
+def test_what_does_not_belong_together_is_refused_before_anything_is_touched(wrong: dict) -> None:
+    some = Sealed(3, 16)
+    with pytest.raises(ValueError, match=r"belong together|another type or length"):
+        some.open(**wrong)
+    assert (some.out == 9).all()
+
+
+@compiled
+def test_a_read_only_buffer_is_not_written_to() -> None:
+    some = Sealed(3, 16)
+    some.out.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        some.open()
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> tuple[int, bytes]:
+    content = np.random.default_rng(1).bytes(1_000)
+    (tmp_path / "slots").write_bytes(content)
+    return os.open(tmp_path / "slots", os.O_RDONLY), content
+
+
+@compiled
+@settings(max_examples=60, deadline=None)
+@given(offsets=st.lists(st.integers(0, 1_100), max_size=30), size=st.integers(1, 60), follow=st.booleans())
+def test_slots_are_read_as_far_as_they_are_there(offsets: list[int], size: int, follow: bool, tmp_path_factory) -> None:
+    content = np.random.default_rng(1).bytes(1_000)
+    path = tmp_path_factory.getbasetemp() / "slots-of-a-property"
+    path.write_bytes(content)
+    descriptor = os.open(path, os.O_RDONLY)
+    if follow:
+        offsets = [n * size for n in range(len(offsets))]
+    out = np.zeros((len(offsets), size), np.uint8)
+    done = bulk.read_slots(np.full(len(offsets), descriptor, np.int32), np.array(offsets, np.int64), out)
+    os.close(descriptor)
+    whole = [offset + size <= len(content) for offset in offsets]
+    assert done == (whole.index(False) if False in whole else len(whole))
+    assert [out[n].tobytes() for n in range(done)] == [content[o : o + size] for o in offsets[:done]]
+
+
+@compiled
+def test_what_cannot_be_read_is_said_and_raises_nothing(file, tmp_path: Path) -> None:
+    descriptor, content = file
+    folder, closed = os.open(tmp_path, os.O_RDONLY), 10_000
+    for bad in (folder, closed, -1):
+        out = np.zeros((3, 10), np.uint8)
+        assert bulk.read_slots(np.array([descriptor, bad, descriptor], np.int32), np.arange(3) * 10, out) == 1
+        assert out[0].tobytes() == content[:10]
+    with pytest.raises(ValueError, match="belong together"):
+        bulk.read_slots(np.array([descriptor], np.int32), np.array([-1]), np.zeros((1, 4), np.uint8))
+    with pytest.raises(ValueError, match="belong together"):
+        bulk.read_slots(np.array([descriptor], np.int32), np.array([0]), np.zeros((2, 4), np.uint8))
+    os.close(folder)
+    os.close(descriptor)
+
+
+@compiled
+def test_another_thread_runs_meanwhile() -> None:
+    """Threads are never told to give way here, so the other one counts only if the call lets go of the lock."""
+    some, counted, over = Sealed(2_000, 4_096), [0], threading.Event()
+
+    def count() -> None:
+        while not over.is_set():
+            counted[0] += 1
+            over.wait(0.0001)
+
+    other, before = threading.Thread(target=count), sys.getswitchinterval()
+    sys.setswitchinterval(600)
+    try:
+        other.start()
+        seen = []
+        for _ in range(20):
+            start = counted[0]
+            assert some.open().all()
+            seen.append(counted[0] - start)
+    finally:
+        over.set()
+        other.join()
+        sys.setswitchinterval(before)
+    assert max(seen) > 0
