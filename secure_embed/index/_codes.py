@@ -283,7 +283,7 @@ class CodeLists:
     ) -> tuple[Numbers, npt.NDArray[np.float32]] | None:
         """The same from the lists that the centroids' codes say are near, four times as many as are wanted on average.
         None: they are no small part of all lists, or hold too little."""
-        expected = enough * int(np.count_nonzero(spread)) / max(int(spread.sum()), 1)
+        expected = enough * self.lists / max(int(spread.sum()), 1)  # lists, empty ones among them
         wanted = max(coded_lists_wanted_min, int(coded_times * expected) + 1)
         if wanted > self.lists // coded_times:
             return None
@@ -293,11 +293,12 @@ class CodeLists:
         rows = self._centroids[near]
         squares = self._centroid_squares[near] - 2 * (rows @ turned) + np.vecdot(turned, turned)
         order = np.argsort(squares)
-        order = order[spread[near[order]] > 0]
         needed = _needed(spread[near[order]], enough)
         if needed > wanted // 2:
             return None
-        return near[order[:needed]], np.maximum(squares[order[:needed]], 0, dtype=np.float32)
+        order = order[:needed]
+        order = order[spread[near[order]] > 0]
+        return near[order], np.maximum(squares[order], 0, dtype=np.float32)
 
     def _views(self, number: int, entries: int) -> tuple[Codes, Numbers]:
         """A list's first ``entries`` codes and ids, as FAISS' own memory; stale after the next change of size."""
