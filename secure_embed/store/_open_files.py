@@ -25,7 +25,7 @@ _no_descriptors = np.zeros(0, np.int32)
 
 Numbers = npt.NDArray[np.int64]
 
-# Segments held open at once: half of what the process may have, 2,048 under the unit's limit.
+# Segments held open at once: half of what the process may have, 4,096 under the unit's limit.
 open_files_max = max(256, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
 
