@@ -14,12 +14,12 @@ Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
 
-def _loaded() -> tuple[Any, Any] | None:
+def _loaded() -> tuple[Any, Any, str] | None:
     try:
         from secure_embed.bulk._bulk import ffi, lib
     except ImportError:  # built without a C compiler, or its libcrypto is not there
         return None
-    return (ffi, lib) if lib.se_ready() else None
+    return (ffi, lib, ffi.string(lib.se_library()).decode()) if lib.se_ready() else None
 
 
 _native = _loaded()
@@ -27,11 +27,7 @@ _native = _loaded()
 
 def compiled() -> str | None:
     """The OpenSSL that opens values here; None where no compiled code is in use."""
-    if _native is None:
-        return None
-    ffi, lib = _native
-    name: str = ffi.string(lib.se_library()).decode()
-    return name
+    return None if _native is None else _native[2]
 
 
 def read_slots(files: npt.NDArray[np.int32], offsets: Numbers, out: Bytes) -> int:
@@ -41,7 +37,7 @@ def read_slots(files: npt.NDArray[np.int32], offsets: Numbers, out: Bytes) -> in
     """
     if _native is None:
         return 0
-    ffi, lib = _native
+    ffi, lib, _ = _native
     count = len(files)
     _require(files, np.int32, count)
     _require(offsets, np.int64, count)
@@ -79,7 +75,7 @@ def open_values(
     count = len(rows)
     if _native is None:
         return np.zeros(count, np.bool_)
-    ffi, lib = _native
+    ffi, lib, _ = _native
     _require(rows, np.int64, count)
     _require(numbers, np.int64, count)
     _require(sealed, np.uint8, sealed.size)
