@@ -96,14 +96,13 @@ class Ours:
         one = query[np.newaxis]
         shard, effort = self.shard, effort or self.effort
         selection = shard.select(rows, None)
-        candidates = shard.scan(one, selection, k=k, effort=effort)
         ticket = Ticket(
             intent_index=0,
             action=Action.QUERY,
             openings_max=openings_max(effort, k),
             expires_monotonic=time.monotonic() + 60,
         )
-        return shard.nearest(candidates, one, k=k, effort=effort, ticket=ticket).positions[:k]
+        return shard.search(one, selection, k=k, effort=effort, ticket=ticket).positions[:k]
 
     def tune(self, *, filtered: bool) -> dict[str, Any]:
         """What ``collection tune`` does: the cheapest effort with recall@10 of 0.99, measured on stored vectors;

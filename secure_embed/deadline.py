@@ -27,6 +27,11 @@ class Deadline:
         """Nobody waits for the answer."""
         self._gone.set()
 
+    @property
+    def over(self) -> bool:
+        """Whether :meth:`require` would raise."""
+        return self._gone.is_set() or time.monotonic() > self._ends
+
     def require(self) -> None:
         """Raise ``Unavailable``: ``deadline_exceeded`` when the time is up, ``caller_gone`` when nobody waits."""
         if self._gone.is_set():

@@ -5,13 +5,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["compiled", "open_values", "read_slots"]
+__all__ = ["compiled", "open_values", "read_slots", "score_halves"]
 
 key_bytes, nonce_bytes, tag_bytes, number_bytes = 32, 12, 16, 8
 additional_max = 256
 
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+
+
+def _not_together() -> ValueError:
+    return ValueError("arrays, or a number in one of them, do not belong together")
 
 
 def _loaded() -> tuple[Any, Any, str] | None:
@@ -42,8 +47,8 @@ def read_slots(files: npt.NDArray[np.int32], offsets: Numbers, out: Bytes) -> in
     _require(files, np.int32, count)
     _require(offsets, np.int64, count)
     _require(out, np.uint8, out.size)
-    if out.ndim != 2 or len(out) != count or (count and int(offsets.min()) < 0):
-        raise ValueError("files, offsets and the rows to fill do not belong together")
+    if out.ndim != 2 or len(out) != count:
+        raise _not_together()
     return int(
         lib.se_read_slots(
             count,
@@ -64,13 +69,13 @@ def open_values(
     out: Bytes,
     *,
     number_at: int,
-    header_bytes: int,
+    header: bytes,
 ) -> npt.NDArray[np.bool_]:
     """Open n rows of ``sealed`` (m, header + 12 + d + 16) uint8, AES-256-GCM, into the same rows of ``out`` (m, d) uint8.
 
     ``rows``: (n,) which ones. ``keys``: n times 32 bytes. ``additional``: the additional data, in which each value has
-    its own of ``numbers`` (n,), eight bytes, big end first, at ``number_at``. A header is passed over. The (n,) answer
-    says which opened; a row that did not is zeros. Raises ``ValueError`` for arrays that do not belong together.
+    its own of ``numbers`` (n,), eight bytes, big end first, at ``number_at``. What begins with another header does not
+    open. The (n,) answer says which opened; a row that did not is zeros. Raises ``ValueError`` for arrays that do not belong together.
     """
     count = len(rows)
     if _native is None:
@@ -83,29 +88,73 @@ def open_values(
     together = (
         sealed.ndim == out.ndim == 2
         and len(sealed) == len(out)
-        and sealed.shape[1] == header_bytes + nonce_bytes + out.shape[1] + tag_bytes
+        and sealed.shape[1] == len(header) + nonce_bytes + out.shape[1] + tag_bytes
         and len(keys) == key_bytes * count
         and 0 <= number_at <= len(additional) - number_bytes
         and len(additional) <= additional_max
     )
-    if not together or (count and not 0 <= int(rows.min()) <= int(rows.max()) < len(out)):
-        raise ValueError("rows, keys, numbers, sealed values and their plaintexts do not belong together")
+    if not together:
+        raise _not_together()
     opened = np.zeros(count, np.bool_)
-    lib.se_open_values(
+    outside = lib.se_open_values(
         count,
         ffi.from_buffer("int64_t[]", rows),
+        len(out),
         ffi.from_buffer("uint8_t[]", keys),
         ffi.from_buffer("int64_t[]", numbers),
         ffi.from_buffer("uint8_t[]", additional),
         len(additional),
         number_at,
         ffi.from_buffer("uint8_t[]", sealed),
-        header_bytes,
+        header,
+        len(header),
         out.shape[1],
         ffi.from_buffer("uint8_t[]", out, require_writable=True),
         ffi.from_buffer("uint8_t[]", opened, require_writable=True),
     )
+    if outside:
+        raise _not_together()
     return opened
+
+
+def score_halves(
+    halves: npt.NDArray[np.float16],
+    queries: Floats,
+    query_of: npt.NDArray[np.int32],
+    products: Floats,
+    squares: Floats,
+) -> bool:
+    """Each row's product with its query and with itself, and zeros over the rows. False: nothing was done.
+
+    ``halves``: (n, d) float16; ``queries``: (m, d) float32; ``query_of``: (n,) which of them; ``products`` and
+    ``squares``: (n,) float32, filled. Infinity and NaN count as 65,536 and more. A row's figures are the same whatever
+    lies beside it. Raises ``ValueError`` for arrays that do not belong together.
+    """
+    if _native is None:
+        return False
+    ffi, lib, _ = _native
+    count = len(query_of)
+    _require(halves, np.float16, halves.size)
+    _require(queries, np.float32, queries.size)
+    _require(query_of, np.int32, count)
+    _require(products, np.float32, count)
+    _require(squares, np.float32, count)
+    together = halves.ndim == queries.ndim == 2 and len(halves) == count and halves.shape[1] == queries.shape[1]
+    if not together:
+        raise _not_together()
+    outside = lib.se_score_halves(
+        count,
+        halves.shape[1],
+        ffi.from_buffer("uint16_t[]", halves.view(np.uint16), require_writable=True),
+        ffi.from_buffer("float[]", queries),
+        len(queries),
+        ffi.from_buffer("int32_t[]", query_of),
+        ffi.from_buffer("float[]", products, require_writable=True),
+        ffi.from_buffer("float[]", squares, require_writable=True),
+    )
+    if outside:
+        raise _not_together()
+    return True
 
 
 def _require(array: npt.NDArray[Any], kind: type, size: int) -> None:

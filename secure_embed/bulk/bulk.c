@@ -1,7 +1,7 @@
-/* Many values in one call: read from files, opened with AES-256-GCM. Who calls holds no lock of the interpreter.
+/* Many values in one call: read from files, opened with AES-256-GCM, scored. Who calls holds no lock of the interpreter.
  *
  * The cipher is OpenSSL's (EVP); nothing is computed with keys here. Sizes are checked by the Python side (_calls.py),
- * which is the only one that calls. Source: NIST SP 800-38D.
+ * which is the only one that calls. Sources: NIST SP 800-38D (GCM), IEEE 754-2008 (binary16).
  */
 #include <errno.h>
 #include <stddef.h>
@@ -73,18 +73,21 @@ static int open_one(EVP_CIPHER_CTX *context, const uint8_t *key, const uint8_t *
         && EVP_DecryptFinal_ex(context, out + value_bytes, &length) > 0;
 }
 
-/* Sealed values and plaintexts are rows of two tables; `rows` says which. The n-th has the n-th key, and the n-th number,
- * big end first, in its additional data. How many opened; the plaintext of one that did not is zeros. */
-size_t se_open_values(size_t count, const int64_t *rows, const uint8_t *keys, const int64_t *numbers,
-                      const uint8_t *additional, size_t additional_bytes, size_t number_at,
-                      const uint8_t *sealed, size_t header_bytes, size_t value_bytes,
-                      uint8_t *out, uint8_t *opened)
+/* Sealed values and plaintexts are rows of two tables, `table_rows` long; `rows` says which. The n-th has the n-th key, and
+ * the n-th number, big end first, in its additional data; each begins with the header. The plaintext of one that did not
+ * open is zeros. Below 0: a row lies outside, and nothing was touched. */
+int32_t se_open_values(size_t count, const int64_t *rows, size_t table_rows, const uint8_t *keys, const int64_t *numbers,
+                       const uint8_t *additional, size_t additional_bytes, size_t number_at,
+                       const uint8_t *sealed, const uint8_t *header, size_t header_bytes, size_t value_bytes,
+                       uint8_t *out, uint8_t *opened)
 {
     const size_t sealed_bytes = header_bytes + NONCE_BYTES + value_bytes + TAG_BYTES;
     uint8_t place[ADDITIONAL_MAX];
-    size_t done = 0;
     EVP_CIPHER_CTX *context;
 
+    for (size_t n = 0; n < count; n++)
+        if ((uint64_t)rows[n] >= table_rows)
+            return -1;
     memset(opened, 0, count);
     if (gcm == NULL || additional_bytes > ADDITIONAL_MAX || number_at + NUMBER_BYTES > additional_bytes)
         return 0;
@@ -94,19 +97,83 @@ size_t se_open_values(size_t count, const int64_t *rows, const uint8_t *keys, co
     memcpy(place, additional, additional_bytes);
     if (EVP_DecryptInit_ex2(context, gcm, NULL, NULL, NULL) > 0) {
         for (size_t n = 0; n < count; n++) {
-            const uint8_t *value = sealed + sealed_bytes * (size_t)rows[n] + header_bytes;
+            const uint8_t *value = sealed + sealed_bytes * (size_t)rows[n];
             uint8_t *target = out + value_bytes * (size_t)rows[n];
 
             for (size_t byte = 0; byte < NUMBER_BYTES; byte++)
                 place[number_at + byte] = (uint8_t)((uint64_t)numbers[n] >> (56 - 8 * byte));
-            if (open_one(context, keys + KEY_BYTES * n, value, place, additional_bytes, value_bytes, target)) {
+            if (memcmp(value, header, header_bytes) == 0
+                && open_one(context, keys + KEY_BYTES * n, value + header_bytes, place, additional_bytes, value_bytes,
+                            target))
                 opened[n] = 1;
-                done++;
-            } else {
+            else
                 OPENSSL_cleanse(target, value_bytes); /* what GCM wrote before it found out */
-            }
         }
     }
     EVP_CIPHER_CTX_free(context); /* overwrites the last key's schedule */
-    return done;
+    return 0;
+}
+
+/* The widest registers that the processor has are found out when the library is loaded (GNU indirect functions). */
+#if defined(__x86_64__) && defined(__GNUC__) && defined(__gnu_linux__)
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define FOR_EACH_PROCESSOR
+#endif
+
+enum { LANES = 32 };
+
+/* binary16 to binary32, exactly, and infinity and NaN to 65,536 and more: the sign stays on top, exponent and fraction
+ * move to their places, and one multiplication mends the exponents' bias (127 - 15). */
+static inline float widened(uint16_t half)
+{
+    uint32_t bits = ((uint32_t)(int32_t)(int16_t)half << 13) & 0x8FFFE000u;
+    float value;
+
+    memcpy(&value, &bits, sizeof value);
+    return value * 0x1p112f;
+}
+
+/* Sums go in the same order for every row, so a score never depends on what else is scored beside it. */
+FOR_EACH_PROCESSOR
+static void score_one(const uint16_t *half, const float *query, size_t dimension, float *product, float *square)
+{
+    float products[LANES] = {0}, squares[LANES] = {0};
+    size_t at = 0;
+
+    for (; at + LANES <= dimension; at += LANES)
+        for (size_t lane = 0; lane < LANES; lane++) {
+            float value = widened(half[at + lane]);
+
+            products[lane] += value * query[at + lane];
+            squares[lane] += value * value;
+        }
+    for (; at < dimension; at++) {
+        float value = widened(half[at]);
+
+        products[0] += value * query[at];
+        squares[0] += value * value;
+    }
+    for (size_t width = LANES / 2; width > 0; width /= 2)
+        for (size_t lane = 0; lane < width; lane++) {
+            products[lane] += products[lane + width];
+            squares[lane] += squares[lane + width];
+        }
+    *product = products[0];
+    *square = squares[0];
+}
+
+/* Each row's product with its query, and with itself; then the rows are zeros. Below 0: there is no such query, and
+ * nothing was touched. */
+int32_t se_score_halves(size_t count, size_t dimension, uint16_t *halves, const float *queries, size_t queries_count,
+                        const int32_t *query_of, float *products, float *squares)
+{
+    for (size_t n = 0; n < count; n++)
+        if (query_of[n] < 0 || (size_t)query_of[n] >= queries_count)
+            return -1;
+    for (size_t n = 0; n < count; n++)
+        score_one(halves + dimension * n, queries + dimension * (size_t)query_of[n], dimension, products + n,
+                  squares + n);
+    OPENSSL_cleanse(halves, count * dimension * sizeof *halves);
+    return 0;
 }

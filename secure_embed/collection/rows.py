@@ -60,7 +60,8 @@ class Rows:
 
     def __init__(self, collection: Collection, keys: CollectionKeys, store: RecordStore) -> None:
         self._uuid = collection.uuid
-        self._space = collection.space
+        self._dimension = collection.space.dimension
+        self._space = collection.space.digest
         self._keys = keys
         self._store = store
 
@@ -78,7 +79,7 @@ class Rows:
 
     def opened(self, after: Position = BEFORE_ALL) -> Generator[tuple[Positions, Vectors, list[Meta]]]:
         """All records past ``after`` in their order, ``load_rows`` at a time. Buffers are wiped behind the caller."""
-        half = np.zeros((load_rows, self._space.dimension), np.float16)
+        half = np.zeros((load_rows, self._dimension), np.float16)
         while rows := self._store.scan(self._uuid, {Field.META}, after=after, limit=load_rows):
             after = rows[-1].position
             positions = np.array([row.position for row in rows], np.int64)
@@ -101,11 +102,11 @@ class Rows:
         def read() -> npt.NDArray[np.bool_]:
             sealed, stored = self._store.vectors(self._uuid, at)
             if stored.all():
-                return self._keys.open_vectors_into(at, sealed, out, self._space.digest)
+                return self._keys.open_vectors_into(at, sealed, out, self._space)
             # An erased record's slot is zeros, which open as nothing: only what is there is opened.
             opened = np.zeros((int(stored.sum()), out.shape[1]), np.float16)
             there = np.zeros(len(at), np.bool_)
-            there[stored] = self._keys.open_vectors_into(at[stored], sealed[stored], opened, self._space.digest)
+            there[stored] = self._keys.open_vectors_into(at[stored], sealed[stored], opened, self._space)
             out[:] = 0
             out[stored] = opened
             opened.fill(0)
@@ -144,7 +145,7 @@ class Rows:
         return meta
 
     def _open(self, row: SealedRow, field: Field) -> bytes | None:
-        return self._keys.open(row.position, field, row.fields[field], self._space.digest)
+        return self._keys.open(row.position, field, row.fields[field], self._space)
 
     def _steady(self, read: Callable[[], T]) -> T:
         """Read rows and open them; once more when other keys took the place of theirs in between."""

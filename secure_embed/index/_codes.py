@@ -9,9 +9,10 @@ Not locked: the shard's lock covers it. What is here is lossy, not secret: a cod
 """
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import faiss
@@ -29,18 +30,22 @@ __all__ = ["CodeLists", "EncodedBatch"]
 
 Codes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 
 query_bits = 8  # of the query's own rounding; FAISS' default of 4 finds 0.4 to 0.6 points less on hard data
 look_records_max = 1_000_000  # 30 to 50 ms
 # From so many centroids on their own codes are looked at first (4 MiB of float32 at 1,024 dimensions, and 140 KiB of codes).
 coded_lists_min = 1_024
-coded_times, coded_lists_wanted_min = 4, 64
+coded_times, coded_lists_wanted_min, few_lists_more = 4, 64, 32
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """One FAISS thread for one query. The number belongs to the calling thread, and others (torch) read it too."""
     before = faiss.omp_get_max_threads()
+    if before == 1:
+        yield
+        return
     faiss.omp_set_num_threads(1)
     try:
         yield
@@ -75,10 +80,11 @@ class CodeLists:
         self._records_a_list = max(1.0, codebook.trained_on / codebook.lists)
         self._centroids = codebook.centroids
         self._centroid_codes = _codes_of(codebook) if codebook.lists >= coded_lists_min else None
-        self._centroid_squares = np.vecdot(codebook.centroids, codebook.centroids)
+        centroid_squares = np.vecdot(codebook.centroids, codebook.centroids)
+        self._half_squares = centroid_squares / 2
         # Twice what a float32 product of a unit vector and a centroid can be off (Higham, "Accuracy and Stability of
         # Numerical Algorithms", 2002, 3.1: d roundings of 2^-24), and as much again for the subtractions.
-        longest = float(np.sqrt(self._centroid_squares.max()))
+        longest = float(np.sqrt(centroid_squares.max()))
         self._undecided = 4 * codebook.dimension * 2.0**-24 * max(longest, 1.0)
         self._capacity = np.zeros(codebook.lists, np.int64)  # entries that a list's memory holds
         self._sizes = np.zeros(codebook.lists, np.int64)  # entries that are there
@@ -112,7 +118,7 @@ class CodeLists:
         has a part in where one lies."""
         if self.lists == 1:
             return np.zeros(len(turned), np.int64)
-        rows, half_squares = np.arange(len(turned)), self._centroid_squares / 2
+        rows, half_squares = np.arange(len(turned)), self._half_squares
         nearness = turned @ self._centroids.T - half_squares
         nearest: Numbers = nearness.argmax(axis=1)
         first = nearness[rows, nearest]
@@ -198,15 +204,16 @@ class CodeLists:
 
     def search(
         self,
-        turned: npt.NDArray[np.float32],
+        turned: Floats,
         wanted: int,
         *,
         bitmap: Codes | None,
         spread: Numbers,
         lists: int | None,
-        deadline: Deadline,
-    ) -> tuple[Numbers, npt.NDArray[np.float32]]:
-        """Slots (n,) int64 and estimated cosines (n,) float32, best first; n is ``wanted``, or all that may answer.
+        deadlines: Sequence[Deadline],
+    ) -> list[tuple[Numbers, Floats]]:
+        """``turned``: (m, d), C-contiguous. For each query: slots (n,) int64 and estimated cosines (n,) float32, best first;
+        n is ``wanted``, or all that may answer. What one finds is the same whatever others are looked for beside it.
 
         ``bitmap``: the slots that may answer; None: all. ``spread``: how many of them each list holds. The nearest lists
         are looked into until they hold ``lists`` lists' worth of them, ``wanted`` at least: the narrower a filter, the
@@ -214,91 +221,98 @@ class CodeLists:
         """
         wanted = min(wanted, int(spread.sum()))
         if not wanted:
-            return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        near, squares = self._nearest_lists(turned[0], spread, self._enough(wanted, lists))
-        found: list[tuple[Numbers, npt.NDArray[np.float32]]] = []
-        for part in _looks(spread[near]):
+            return [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(turned)
+        near, squares = self._nearest_lists(turned, spread, self._enough(wanted, lists))
+        parts: Iterable[slice] = [slice(None)]
+        if self._index.ntotal > look_records_max:
+            held = np.where(near >= 0, spread[near], 0)
+            if len(turned) == 1:
+                parts = _looks(held[0])
+            elif (held.sum(axis=1) > look_records_max).any():  # each may have to end between two looks
+                return [
+                    self.search(
+                        turned[n : n + 1], wanted, bitmap=bitmap, spread=spread, lists=lists, deadlines=[deadline]
+                    )[0]
+                    for n, deadline in enumerate(deadlines)
+                ]
+        found: list[list[tuple[Numbers, Floats]]] = []
+        for part in parts:
             if found:
-                deadline.require()
-            found.append(self._look(turned, wanted, bitmap, near[part], squares[part]))
-        slots, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        best = np.argsort(distances, kind="stable")[:wanted]
-        invariant(len(best) == wanted)
-        return slots[best], (1 - distances[best] / 2).astype(np.float32)
+                deadlines[0].require()
+            found.append(self._look(turned, wanted, bitmap, near[:, part], squares[:, part]))
+        return [_best_of(looks, wanted) for looks in zip(*found, strict=True)]
 
     def _look(
-        self,
-        turned: npt.NDArray[np.float32],
-        wanted: int,
-        bitmap: Codes | None,
-        near: Numbers,
-        squares: npt.NDArray[np.float32],
-    ) -> tuple[Numbers, npt.NDArray[np.float32]]:
-        """Slots and squared distances (L2), as many as are in these lists, ``wanted`` at most."""
-        options: dict[str, Any] = {"nprobe": len(near), "qb": query_bits}
-        if bitmap is not None:
-            options["sel"] = faiss.IDSelectorBitmap(bitmap)  # type: ignore[arg-type, call-arg]  # FAISS' stub knows the C++ form only
-        distances, slots = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
+        self, turned: Floats, wanted: int, bitmap: Codes | None, near: Numbers, squares: Floats
+    ) -> list[tuple[Numbers, Floats]]:
+        """For each query, slots and squared distances (L2), as many as are in its lists, ``wanted`` at most."""
+        near, squares = np.ascontiguousarray(near), np.ascontiguousarray(squares)
+        options = _unfiltered(near.shape[1]) if bitmap is None else _options(near.shape[1], sel=_selector(bitmap))
+        distances, slots = np.empty((len(turned), wanted), np.float32), np.empty((len(turned), wanted), np.int64)
         with _one_thread():
             self._index.search_preassigned_c(  # type: ignore[attr-defined]  # the native form: the other takes no parameters
-                1,
+                len(turned),
                 faiss.swig_ptr(turned),
                 wanted,
                 *(faiss.swig_ptr(array) for array in (near, squares, distances, slots)),
                 False,
-                faiss.IVFRaBitQSearchParameters(**options),
+                options,
             )
         there = slots >= 0  # FAISS pads with -1 where it finds fewer
-        return slots[there], distances[there]
+        return [(slots[n][there[n]], distances[n][there[n]]) for n in range(len(turned))]
 
-    def looked_at(self, turned: npt.NDArray[np.float32], wanted: int, *, spread: Numbers, lists: int | None) -> int:
-        """How many codes of records that may answer lie in the lists that such a :meth:`search` looks into."""
-        near, _ = self._nearest_lists(turned[0], spread, self._enough(min(wanted, int(spread.sum())), lists))
-        return int(spread[near].sum())
+    def looked_at(self, turned: Floats, wanted: int, *, spread: Numbers, lists: int | None) -> int:
+        """How many codes of records that may answer lie in the lists that such a :meth:`search` looks into; ``turned``:
+        (1, d)."""
+        near, _ = self._nearest_lists(turned, spread, self._enough(min(wanted, int(spread.sum())), lists))
+        return int(spread[near[near >= 0]].sum())
 
     def _enough(self, wanted: int, lists: int | None) -> float:
         if lists is None:
             lists = lists_untuned(self.lists)
         return max(wanted, lists * self._records_a_list)
 
-    def _nearest_lists(
-        self, turned: npt.NDArray[np.float32], spread: Numbers, enough: float
-    ) -> tuple[Numbers, npt.NDArray[np.float32]]:
-        """(p,) lists, the nearest first, and their squared distances: as few as hold ``enough`` of what may answer."""
+    def _nearest_lists(self, turned: Floats, spread: Numbers, enough: float) -> tuple[Numbers, Floats]:
+        """(m, p) lists, the nearest first, and their squared distances: as few as hold ``enough`` of what may answer; -1
+        in place of those that hold nothing, and past the last."""
         if self.lists == 1:
-            squares = np.vecdot(self._centroids - turned, self._centroids - turned)
-            return np.zeros(1, np.int64), squares.astype(np.float32)
+            away = self._centroids - turned
+            return np.zeros((len(turned), 1), np.int64), np.vecdot(away, away)[:, np.newaxis]
         if self._centroid_codes is not None:
             found = self._nearest_by_codes(self._centroid_codes, turned, spread, enough)
             if found is not None:
                 return found
-        squares = self._centroid_squares - 2 * (self._centroids @ turned) + np.vecdot(turned, turned)
-        order = np.argsort(squares)
-        order = order[spread[order] > 0]
-        order = order[: _needed(spread[order], enough)]
-        return order, np.maximum(squares[order], 0, dtype=np.float32)
+        # One product of a matrix and a vector each: what comes out of a product of two matrices depends on the company.
+        away = self._half_squares - (self._centroids @ turned[:, :, np.newaxis])[:, :, 0]
+        count = self._expected(spread, enough)
+        few = coded_times * count + few_lists_more
+        if few < self.lists // 2:  # then it is not worth it to bring them all in order
+            order = np.argpartition(away, few, axis=1)[:, :few]
+            if (spread[order].sum(axis=1) >= enough).all():
+                return _nearest_first(order, _taken(away, order), turned, spread, enough)
+        order = np.broadcast_to(np.arange(self.lists), away.shape)
+        return _nearest_first(order, away, turned, spread, enough)
+
+    def _expected(self, spread: Numbers, enough: float) -> int:
+        """Lists that hold enough if each held as much, empty ones among them."""
+        return int(enough * self.lists / max(int(spread.sum()), 1))
 
     def _nearest_by_codes(
-        self, codes: "CodeLists", turned: npt.NDArray[np.float32], spread: Numbers, enough: float
-    ) -> tuple[Numbers, npt.NDArray[np.float32]] | None:
+        self, codes: "CodeLists", turned: Floats, spread: Numbers, enough: float
+    ) -> tuple[Numbers, Floats] | None:
         """The same from the lists that the centroids' codes say are near, four times as many as are wanted on average.
         None: they are no small part of all lists, or hold too little."""
-        expected = enough * self.lists / max(int(spread.sum()), 1)  # lists, empty ones among them
-        wanted = max(coded_lists_wanted_min, int(coded_times * expected) + 1)
+        wanted = max(coded_lists_wanted_min, coded_times * self._expected(spread, enough) + coded_times)
         if wanted > self.lists // coded_times:
             return None
-        near, _ = codes.search(
-            turned[np.newaxis], wanted, bitmap=None, spread=codes.spread(None), lists=1, deadline=never
+        found = codes.search(
+            turned, wanted, bitmap=None, spread=codes.spread(None), lists=1, deadlines=[never] * len(turned)
         )
-        rows = self._centroids[near]
-        squares = self._centroid_squares[near] - 2 * (rows @ turned) + np.vecdot(turned, turned)
-        order = np.argsort(squares)
-        needed = _needed(spread[near[order]], enough)
-        if needed > wanted // 2:
-            return None
-        order = order[:needed]
-        order = order[spread[near[order]] > 0]
-        return near[order], np.maximum(squares[order], 0, dtype=np.float32)
+        order = np.stack([lists for lists, _ in found])
+        products = [self._centroids[lists] @ one for lists, one in zip(order, turned, strict=True)]
+        away = self._half_squares[order] - np.stack(products)
+        near, squares = _nearest_first(order, away, turned, spread, enough)
+        return None if near.shape[1] > wanted // 2 else (near, squares)
 
     def _views(self, number: int, entries: int) -> tuple[Codes, Numbers]:
         """A list's first ``entries`` codes and ids, as FAISS' own memory; stale after the next change of size."""
@@ -334,9 +348,50 @@ def _codes_of(codebook: Codebook) -> CodeLists:
     return codes
 
 
-def _needed(held: Numbers, enough: float) -> int:
-    """How many lists, from the first, hold enough; all where they do not."""
-    return int(np.searchsorted(np.cumsum(held), enough)) + 1
+def _nearest_first(
+    lists: Numbers, away: Floats, turned: Floats, spread: Numbers, enough: float
+) -> tuple[Numbers, Floats]:
+    """Of (m, l) lists the nearest that together hold enough, all where they do not, and their squared distances; -1 in
+    place of those that hold nothing, and past the last. ``away``: (m, l) half of |query - centroid|^2 - |query|^2."""
+    order = away.argsort(axis=1)
+    lists = _taken(lists, order)
+    held = spread[lists]
+    needed = (held.cumsum(axis=1) < enough).sum(axis=1) + 1
+    most = int(needed.max())
+    near, order, held = lists[:, :most].copy(), order[:, :most], held[:, :most]
+    near[(np.arange(near.shape[1]) >= needed[:, np.newaxis]) | (held == 0)] = -1
+    squares = np.maximum(2 * _taken(away, order) + np.vecdot(turned, turned)[:, np.newaxis], 0)
+    return near, squares
+
+
+def _taken(values: npt.NDArray[Any], order: Numbers) -> Any:
+    """(m, l) values, each row's in its order: ``take_along_axis`` takes three times as long."""
+    return values[np.arange(len(order))[:, np.newaxis], order]
+
+
+def _options(lists: int, **more: Any) -> Any:
+    return faiss.IVFRaBitQSearchParameters(**{"nprobe": lists, "qb": query_bits, **more})
+
+
+@cache
+def _unfiltered(lists: int) -> Any:
+    return _options(lists)
+
+
+def _selector(bitmap: Codes) -> Any:
+    return faiss.IDSelectorBitmap(bitmap)  # type: ignore[arg-type, call-arg]  # FAISS' stub knows the C++ form only
+
+
+def _best_of(looks: Sequence[tuple[Numbers, Floats]], wanted: int) -> tuple[Numbers, Floats]:
+    """What several looks found, as estimated cosines."""
+    if len(looks) == 1:
+        ((slots, distances),) = looks
+    else:
+        slots, distances = (np.concatenate(parts) for parts in zip(*looks, strict=True))
+        best = np.argsort(distances, kind="stable")[:wanted]
+        slots, distances = slots[best], distances[best]
+    invariant(len(slots) == wanted)
+    return slots, (1 - distances / 2).astype(np.float32)
 
 
 def _looks(spread: Numbers) -> Iterator[slice]:

@@ -20,7 +20,8 @@ class ReadersWriterLock:
     @contextmanager
     def reading(self) -> Iterator[None]:
         with self._changed:
-            self._changed.wait_for(lambda: not self._writing and not self._writers_waiting)
+            while self._writing or self._writers_waiting:
+                self._changed.wait()
             self._readers += 1
         try:
             yield

@@ -113,6 +113,8 @@ class Selections:
 
 def _name_of(rows: RowFilter, own: Expression | None) -> bytes | None:
     """Names a filter and keeps no value of it. By what is written, since to Python ``True`` equals 1. None: too deep."""
+    if own is None and rows.unrestricted:
+        return b""
     try:
         return sha256(repr((rows, own)).encode(errors="surrogatepass")).digest()
     except RecursionError:

@@ -139,8 +139,10 @@ class Codebook:
         return cls(rotation=rotation, centroids=means @ rotation, bits=bits, version=version, trained_on=total)
 
     def turn(self, query: Vectors) -> Vectors:
-        """(1, d) float32 -> (1, d) float32, C-contiguous: a query's vector under the secret rotation."""
-        return np.ascontiguousarray(query @ self.rotation, dtype=np.float32)
+        """(n, d) float32 -> (n, d) float32, C-contiguous: queries' vectors under the secret rotation, each the same
+        whatever others come with it."""
+        turned: Vectors = (query[:, np.newaxis] @ self.rotation)[:, 0]
+        return np.ascontiguousarray(turned)
 
     def turn_records(self, vectors: Vectors) -> Vectors:
         """(n, d) float32 of unit length -> (n, d) float32, C-contiguous: under the same rotation, each the same

@@ -4,6 +4,8 @@ What may not be in here: keys, sealed bytes, texts, or a vector that outlives th
 this file; what FAISS does is in ``_codes``, filters in ``_filters``, opening and wiping in ``_rescore``.
 """
 
+import math
+import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +20,10 @@ from secure_embed.errors import Conflict, InvalidRequest, Unavailable
 from secure_embed.index._chunks import ChunkReader, Piece, chunks_of
 from secure_embed.index._columns import AttributeColumns, TagAttribute
 from secure_embed.index._filters import ensure_own
+from secure_embed.index._gathering import Gathering
 from secure_embed.index._invariant import invariant
 from secure_embed.index._lock import ReadersWriterLock
-from secure_embed.index._rescore import Rescorer
+from secure_embed.index._rescore import Estimated, Rescorer
 from secure_embed.index._selecting import Selections
 from secure_embed.index._slots import SlotMap
 from secure_embed.index.codebook import Codebook
@@ -55,6 +58,8 @@ __all__ = ["Footprint", "RabitqShard", "exhaustive_max", "openings_max"]
 exhaustive_max = 1_000
 exhaustive_filtered_max = 2_000
 k_max = 10_000
+# Threads that search at a time, and queries that one of them answers in one go: docs/decisions/0024.
+lanes, together_max = max(1, min(len(os.sched_getaffinity(0)), 4)), 4
 length_error_max = 0.01  # of a unit vector; fp16 rounding stays below 0.001
 
 
@@ -63,8 +68,32 @@ def openings_max(effort: Effort, k: int) -> int:
     return max(exhaustive_filtered_max, effort.candidates_filtered, k)
 
 
+def _ensure_k(k: int) -> None:
+    if not 1 <= k <= k_max:
+        raise InvalidRequest(f"k is 1 to {k_max}", code="k_invalid")
+
+
 def _wanted(selection: Selection, k: int, effort: Effort) -> int:
     return max(k, effort.candidates if selection.bitmap is None else effort.candidates_filtered)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Asked:
+    query: Vectors
+    selection: Selection
+    k: int
+    effort: Effort
+    deadline: Deadline
+
+    @property
+    def wanted(self) -> int:
+        return _wanted(self.selection, self.k, self.effort)
+
+
+def _opening(found: Candidates, query: Vectors, k: int, effort: Effort, deadline: Deadline) -> Estimated:
+    return Estimated(
+        at=found.positions, estimates=found.estimates, query=query, k=k, margin=effort.margin, deadline=deadline
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +140,7 @@ class RabitqShard:
         self._changing = Lock()  # one change at a time prepares itself; readers are shut out only while it is put in
         self._whole = True
         self._selections = Selections(self._slots, self._columns, self._codes)
+        self._gathering: Gathering[tuple[_Asked, Ticket], Scored] = Gathering(lanes=lanes, together_max=together_max)
 
     @classmethod
     def restored(
@@ -209,20 +239,39 @@ class RabitqShard:
         another shard, ``Unavailable`` (``index_unavailable``) for a shard that was closed or broke.
         """
         self._ensure_query(query)
-        if not 1 <= k <= k_max:
-            raise InvalidRequest(f"k is 1 to {k_max}", code="k_invalid")
+        _ensure_k(k)
         deadline.require()
-        whole = exhaustive_max if selection.bitmap is None else exhaustive_filtered_max
-        wanted = _wanted(selection, k, effort)
+        asked = _Asked(query=query, selection=selection, k=k, effort=effort, deadline=deadline)
         with self._reading():
+            return self._found([asked])[0]
+
+    def _found(self, asked: "Sequence[_Asked]") -> list[Candidates]:
+        """Those that look for as much in the same selection are answered in one go."""
+        found: dict[int, Candidates] = {}
+        alike: dict[tuple[Selection, int, int | None], list[int]] = {}
+        for number, one in enumerate(asked):
+            whole = exhaustive_max if one.selection.bitmap is None else exhaustive_filtered_max
+            if one.selection.count <= max(whole, one.k, one.effort.candidates):
+                bitmap, _ = self._selections.as_of_now(one.selection)
+                found[number] = self._all_of(bitmap)
+            else:
+                alike.setdefault((one.selection, one.wanted, one.effort.lists), []).append(number)
+        for (selection, wanted, lists), numbers in alike.items():
             bitmap, spread = self._selections.as_of_now(selection)
-            if selection.count <= max(whole, k, effort.candidates):
-                return self._all_of(bitmap)
-            turned = self._codebook.turn(query)
-            found, estimates = self._codes.search(
-                turned, wanted, bitmap=bitmap, spread=spread, lists=effort.lists, deadline=deadline
+            answers = self._codes.search(
+                self._codebook.turn(np.concatenate([asked[number].query for number in numbers])),
+                wanted,
+                bitmap=bitmap,
+                spread=spread,
+                lists=lists,
+                deadlines=[asked[number].deadline for number in numbers],
             )
-            positions = self._slots.positions_of(found)
+            for number, (slots, estimates) in zip(numbers, answers, strict=True):
+                found[number] = self._estimated(slots, estimates)
+        return [found[number] for number in range(len(asked))]
+
+    def _estimated(self, slots: npt.NDArray[np.int64], estimates: npt.NDArray[np.float32]) -> Candidates:
+        positions = self._slots.positions_of(slots)
         invariant(len(positions) == len(estimates))  # only live slots have codes
         order = np.lexsort((positions, -estimates))
         return Candidates(positions=positions[order], estimates=estimates[order], exhaustive=False)
@@ -269,17 +318,54 @@ class RabitqShard:
     ) -> Scored:
         """Opens candidates, the best estimate first, until no other is likely to be among the k best; all of an
         exhaustive answer. Order and scores are those of :meth:`score`, and so are the errors."""
-        if found.exhaustive:
-            return self.score(found.positions, query, ticket=ticket, deadline=deadline)
         self._ensure_query(query)
         ticket.require(Action.QUERY, Action.COLLECTION_TUNE, openings=len(found.positions))
-        return self._rescorer.best(
-            found.positions, found.estimates, query, k=k, margin=effort.margin, deadline=deadline
-        )
+        (scored,) = self._rescorer.best([_opening(found, query, k, effort, deadline)])
+        assert scored is not None  # a single one raises instead
+        return scored
+
+    def search(
+        self,
+        query: Vectors,
+        selection: Selection,
+        *,
+        k: int,
+        effort: Effort,
+        ticket: Ticket,
+        deadline: Deadline = never,
+    ) -> Scored:
+        """:meth:`scan` and :meth:`nearest`, their answers and errors; callers who come at the same time are gathered."""
+        self._ensure_query(query)
+        _ensure_k(k)
+        asked = _Asked(query=query, selection=selection, k=k, effort=effort, deadline=deadline)
+        return self._gathering((asked, ticket), self._search_all)
+
+    def _search_all(self, all_asked: "Sequence[tuple[_Asked, Ticket]]") -> Sequence[Scored | None]:
+        """None: its time is up, where it is not the only one."""
+        if len(all_asked) == 1:
+            all_asked[0][0].deadline.require()
+            in_time = [0]
+        else:
+            in_time = [number for number, (one, _) in enumerate(all_asked) if not one.deadline.over]
+        with self._reading():
+            found = self._found([all_asked[number][0] for number in in_time])
+        answers: list[Scored | None] = [None] * len(all_asked)
+        to_open: dict[int, Estimated] = {}
+        for number, candidates in zip(in_time, found, strict=True):
+            one, ticket = all_asked[number]
+            if candidates.exhaustive:
+                answers[number] = self.score(candidates.positions, one.query, ticket=ticket, deadline=one.deadline)
+            else:
+                ticket.require(Action.QUERY, Action.COLLECTION_TUNE, openings=len(candidates.positions))
+                to_open[number] = _opening(candidates, one.query, one.k, one.effort, one.deadline)
+        if to_open:
+            for number, scored in zip(to_open, self._rescorer.best(list(to_open.values())), strict=True):
+                answers[number] = scored
+        return answers
 
     def _ensure_query(self, query: Vectors) -> None:
         right_shape = query.dtype == np.float32 and query.shape == (1, self._codebook.dimension)
-        if not (right_shape and np.isfinite(query).all() and np.linalg.norm(query) > 0):
+        if not (right_shape and 0 < float(np.vecdot(query, query)[0]) < math.inf):  # NaN fails as well
             raise InvalidRequest("the query's vector is not one finite, non-zero vector", code="vector_invalid")
 
     def chunks(self) -> Generator[memoryview]:

@@ -129,8 +129,7 @@ class Queries:
         self, holding: Holding, asked: _Admitted, vector: Vectors, k: int, ticket: Ticket, deadline: Deadline
     ) -> _Found:
         effort = asked.effort
-        candidates = asked.shard.scan(vector, asked.selection, k=k, effort=effort, deadline=deadline)
-        scored = asked.shard.nearest(candidates, vector, k=k, effort=effort, ticket=ticket, deadline=deadline)
+        scored = asked.shard.search(vector, asked.selection, k=k, effort=effort, ticket=ticket, deadline=deadline)
         best = [
             (Position(int(position)), float(score))
             for position, score in zip(scored.positions[:k], scored.scores[:k], strict=True)

@@ -40,12 +40,12 @@ class Sealed:
         self.out = np.full((2 * count, size), 9, np.uint8)
 
     def open(self, **other: object) -> np.ndarray:
-        given = {"number_at": 7, "header_bytes": len(HEADER)} | {k: v for k, v in other.items() if k in _named}
+        given = {"number_at": 7, "header": HEADER} | {k: v for k, v in other.items() if k in _named}
         rest = [other.get(name, getattr(self, of)) for name, of in _given.items()]
         return bulk.open_values(*rest, **given)
 
 
-_named = ("number_at", "header_bytes")
+_named = ("number_at", "header")
 _given = {"rows": "rows", "keys": "keys", "numbers": "numbers", "additional": "place", "sealed": "table", "out": "out"}
 
 
@@ -72,7 +72,7 @@ def test_one_flipped_bit_opens_nothing_of_that_value_and_all_of_the_others(data:
     bad = data.draw(st.integers(0, 4))
     what = data.draw(st.sampled_from(["sealed", "key", "number"]))
     if what == "sealed":
-        at = data.draw(st.integers(len(HEADER), some.table.shape[1] - 1))
+        at = data.draw(st.integers(0, some.table.shape[1] - 1))  # the header as well
         some.table[some.rows[bad], at] ^= 1 << data.draw(st.integers(0, 7))
     elif what == "key":
         some.keys[32 * bad + data.draw(st.integers(0, 31))] ^= 1 << data.draw(st.integers(0, 7))
@@ -104,7 +104,7 @@ def test_other_additional_data_open_nothing() -> None:
         {"additional": bytes(14)},  # the number would lie past its end
         {"additional": bytes(257)},
         {"number_at": -1},
-        {"header_bytes": 4},
+        {"header": b"\x01\x02\x03\x04"},
         {"sealed": np.zeros((5, 47), np.uint8)},
         {"sealed": np.zeros((6, 48), np.uint8)},
         {"sealed": np.zeros((6, 94), np.uint8)[:, ::2]},
@@ -162,8 +162,7 @@ def test_what_cannot_be_read_is_said_and_raises_nothing(file, tmp_path: Path) ->
         out = np.zeros((3, 10), np.uint8)
         assert bulk.read_slots(np.array([descriptor, bad, descriptor], np.int32), np.arange(3) * 10, out) == 1
         assert out[0].tobytes() == content[:10]
-    with pytest.raises(ValueError, match="belong together"):
-        bulk.read_slots(np.array([descriptor], np.int32), np.array([-1]), np.zeros((1, 4), np.uint8))
+    assert bulk.read_slots(np.array([descriptor], np.int32), np.array([-1]), np.zeros((1, 4), np.uint8)) == 0
     with pytest.raises(ValueError, match="belong together"):
         bulk.read_slots(np.array([descriptor], np.int32), np.array([0]), np.zeros((2, 4), np.uint8))
     os.close(folder)
@@ -194,3 +193,90 @@ def test_another_thread_runs_meanwhile() -> None:
         other.join()
         sys.setswitchinterval(before)
     assert max(seen) > 0
+
+
+# --- scoring -----------------------------------------------------------------------------------------------------------
+
+
+class Scored:
+    def __init__(self, count: int, dimension: int, queries: int = 3, seed: int = 0) -> None:
+        rng = np.random.default_rng(seed)
+        self.halves = (rng.standard_normal((count, dimension)) / dimension**0.5).astype(np.float16)
+        self.queries = rng.standard_normal((queries, dimension)).astype(np.float32)
+        self.query_of = rng.integers(0, queries, count).astype(np.int32)
+        self.products = np.full(count, 7, np.float32)
+        self.squares = np.full(count, 7, np.float32)
+
+    def score(self, **other: np.ndarray) -> bool:
+        names = ("halves", "queries", "query_of", "products", "squares")
+        return bulk.score_halves(*(other.get(name, getattr(self, name)) for name in names))
+
+
+@compiled
+@settings(max_examples=60, deadline=None)
+@given(count=st.integers(0, 20), dimension=st.integers(1, 200), seed=st.integers(0, 999))
+def test_products_and_squares_are_those_of_exact_arithmetic_and_the_vectors_are_gone(
+    count: int, dimension: int, seed: int
+) -> None:
+    some = Scored(count, dimension, seed=seed)
+    exact, queries = some.halves.astype(np.float64), some.queries.astype(np.float64)[some.query_of]
+    assert some.score()
+    assert np.allclose(some.products, (exact * queries).sum(axis=1), rtol=0, atol=1e-5 * (1 + dimension**0.5))
+    assert np.allclose(some.squares, (exact * exact).sum(axis=1), rtol=1e-5, atol=1e-12)
+    assert not some.halves.any()
+
+
+@compiled
+def test_a_score_is_the_same_whatever_is_scored_beside_it() -> None:
+    together, alone = Scored(30, 1_024), Scored(30, 1_024)
+    assert together.score()
+    for n in range(30):
+        one = slice(n, n + 1)
+        query = alone.query_of[n]
+        assert bulk.score_halves(
+            alone.halves[one],
+            np.ascontiguousarray(alone.queries[query : query + 1]),
+            np.zeros(1, np.int32),
+            alone.products[one],
+            alone.squares[one],
+        )
+    assert (together.products == alone.products).all()
+    assert (together.squares == alone.squares).all()
+
+
+@compiled
+def test_every_binary16_is_widened_exactly_and_what_is_not_finite_is_beyond() -> None:
+    halves = np.arange(65_536, dtype=np.uint16).view(np.float16).reshape(65_536, 1)
+    finite, exact = np.isfinite(halves[:, 0]), halves[:, 0].astype(np.float32)
+    products, squares = np.empty(65_536, np.float32), np.empty(65_536, np.float32)
+    one = np.ones((1, 1), np.float32)
+    assert bulk.score_halves(halves.copy(), one, np.zeros(65_536, np.int32), products, squares)
+    assert (products[finite] == exact[finite]).all()
+    assert (squares[~finite] >= np.float32(65_536.0**2)).all()
+
+
+@compiled
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"halves": np.zeros((4, 8), np.float32)},
+        {"halves": np.zeros((5, 8), np.float16)},
+        {"halves": np.zeros((4, 9), np.float16)},
+        {"halves": np.zeros((4, 16), np.float16)[:, ::2]},
+        {"halves": np.zeros(32, np.float16)},
+        {"queries": np.zeros((3, 8))},
+        {"queries": np.zeros(24, np.float32)},
+        {"query_of": np.array([0, 1, 2, 3], np.int32)},  # one past the queries
+        {"query_of": np.array([0, 1, 2, -1], np.int32)},
+        {"query_of": np.array([0, 1, 2, 2])},
+        {"products": np.zeros(3, np.float32)},
+        {"squares": np.zeros(4)},
+    ],
+)
+def test_what_cannot_be_scored_is_refused_before_anything_is_touched(wrong: dict) -> None:
+    some = Scored(4, 8)
+    kept = some.halves.copy()
+    with pytest.raises(ValueError, match=r"belong together|another type or length"):
+        some.score(**wrong)
+    assert (some.halves == kept).all()
+    assert (some.products == 7).all()

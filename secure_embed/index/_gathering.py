@@ -1,0 +1,80 @@
+"""Callers who ask at the same time, answered in few threads: each takes what waits along, and nobody waits for company.
+
+Threads that each do a query of their own hand the interpreter's lock to and fro at every array operation that lets go of
+it, and two cores answer less than one (docs/decisions/0024). So only a few lead; who comes meanwhile waits, and the next
+to lead answers for all who wait.
+"""
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Generic, TypeVar
+
+__all__ = ["Gathering"]
+
+Ask = TypeVar("Ask")
+Answer = TypeVar("Answer")
+Work = Callable[[Sequence[Ask]], Sequence[Answer | None]]
+
+
+class _Place(Generic[Ask, Answer]):
+    """One caller's. ``turn`` is held until it is answered, or is to lead."""
+
+    __slots__ = ("answer", "ask", "leads", "turn")
+
+    def __init__(self, ask: Ask) -> None:
+        self.ask = ask
+        self.answer: Answer | None = None
+        self.leads = False
+        self.turn = Lock()
+
+
+class Gathering(Generic[Ask, Answer]):
+    def __init__(self, *, lanes: int, together_max: int) -> None:
+        """At most ``lanes`` threads work at a time, and each on ``together_max`` asks at most."""
+        self._together_max = together_max
+        self._free = lanes
+        self._waiting: deque[_Place[Ask, Answer]] = deque()
+        self._lock = Lock()
+
+    def __call__(self, ask: Ask, work: Work[Ask, Answer]) -> Answer:
+        """``work`` is the same for all who ask, and is not kept. It answers several at once, None for one that has to be
+        asked alone; it raises for one that is alone, and for several when it cannot tell whose the fault is."""
+        mine: _Place[Ask, Answer] = _Place(ask)
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                mine.leads = True
+            else:
+                mine.turn.acquire()
+                self._waiting.append(mine)
+        if not mine.leads:
+            mine.turn.acquire()
+        if mine.leads:
+            self._lead(mine, work)
+        if mine.answer is None:  # what is wrong with it, if anything, is nobody else's matter
+            mine.answer = work([ask])[0]
+        assert mine.answer is not None
+        return mine.answer
+
+    def _lead(self, mine: _Place[Ask, Answer], work: Work[Ask, Answer]) -> None:
+        with self._lock:
+            others = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._together_max - 1))]
+        together = [mine, *others]
+        try:
+            for place, answer in zip(together, work([place.ask for place in together]), strict=True):
+                place.answer = answer
+        except Exception:
+            if not others:
+                raise
+        finally:
+            with self._lock:
+                following = self._waiting.popleft() if self._waiting else None
+                if following is None:
+                    self._free += 1
+                else:
+                    following.leads = True
+            if following is not None:
+                following.turn.release()
+            for place in others:
+                place.turn.release()
