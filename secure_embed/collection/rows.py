@@ -30,6 +30,8 @@ __all__ = ["Meta", "Rows"]
 
 T = TypeVar("T")
 
+Bits = npt.NDArray[np.bool_]
+
 BEFORE_ALL = Position(-1)
 load_rows = 2_000  # opened at a time
 
@@ -99,9 +101,9 @@ class Rows:
         """Fill ``out`` (n, d) float16, C-contiguous, with the vectors at ``at`` (n,) int64, ascending; the (n,) answer
         says which records are there, the rows of others are zeros. One read of the store, whatever n is."""
 
-        def read() -> npt.NDArray[np.bool_]:
+        def read() -> Bits:
             sealed, stored = self._store.vectors(self._uuid, at)
-            if stored.all():
+            if np.count_nonzero(stored) == len(at):
                 return self._keys.open_vectors_into(at, sealed, out, self._space)
             # An erased record's slot is zeros, which open as nothing: only what is there is opened.
             opened = np.zeros((int(stored.sum()), out.shape[1]), np.float16)

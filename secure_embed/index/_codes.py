@@ -287,7 +287,7 @@ class CodeLists:
         count = self._expected(spread, enough)
         few = coded_times * count + few_lists_more
         if few < self.lists // 2:  # then it is not worth it to bring them all in order
-            order = np.argpartition(away, few, axis=1)[:, :few]
+            order = away.argpartition(few, axis=1)[:, :few]
             if (spread[order].sum(axis=1) >= enough).all():
                 return _nearest_first(order, _taken(away, order), turned, spread, enough)
         order = np.broadcast_to(np.arange(self.lists), away.shape)

@@ -80,7 +80,7 @@ class Rescorer:
         parts = [each.part(block_vectors // len(openings)) for each in openings]
         lengths = [part.stop - part.start for part in parts]
         at = np.concatenate([each.asked.at[part] for each, part in zip(openings, parts, strict=True)])
-        query_of = np.repeat(np.array([each.number for each in openings], np.int32), lengths)
+        query_of = np.array([each.number for each in openings], np.int32).repeat(lengths)
         order = at.argsort()  # neighbours in a file are one read
         present, scores = np.empty(len(at), np.bool_), np.empty(len(at), np.float32)
         present[order], scores[order] = self._score_block(at[order], query_of[order], units)
@@ -100,9 +100,9 @@ class Rescorer:
                 _score_singles(halves, units, query_of, products, squares)
         finally:
             halves.fill(0)
-        if not (squares < square_end).all():
+        if np.count_nonzero(squares < square_end) < len(at):  # NaN is not less
             raise IntegrityFailure("a stored vector is not finite", code="stored_vector_invalid")
-        squares[squares == 0] = 1
+        np.copyto(squares, 1, where=squares == 0)
         np.divide(products, np.sqrt(squares), out=products)
         return present, products
 
@@ -165,7 +165,12 @@ class _Opening:
         return len(estimates) - int(np.searchsorted(estimates[::-1], reach))
 
     def scored(self) -> Scored | None:
-        return None if self._late else _ordered(self.asked.at[self._present], self._scores[self._present])
+        if self._late:
+            return None
+        at, scores = self.asked.at, self._scores
+        if np.count_nonzero(self._present) < len(at):
+            at, scores = at[self._present], scores[self._present]
+        return _ordered(at, scores)
 
 
 def _unit(query: Vectors) -> Floats:

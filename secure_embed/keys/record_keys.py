@@ -111,7 +111,9 @@ class RecordKeys:
             if sealed.shape[1] != sealed_overhead_bytes + size:
                 raise SealedValueUnreadable(Field.VECTOR)
             opened = self._open_together(place, key, positions, wrapped, rows, sealed, out, space_digest)
-            if not opened.all():  # those whose next key is on offer, and all of them where nothing was compiled
+            if np.count_nonzero(opened) < len(
+                opened
+            ):  # those whose next key is on offer, and all of them where nothing was compiled
                 self._open_each(place, key, positions, wrapped, rows[~opened], sealed, out, space_digest)
         except (InvalidTag, InvalidUnwrap, SealedValueUnreadable):
             out[:] = 0  # what opened before the bad one, and what GCM wrote before it found out

@@ -150,7 +150,7 @@ class Held:
     def _vectors(self, at: Positions) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
         presence = self.presence()
         present = presence.at(at)
-        if present.all():
+        if np.count_nonzero(present) == len(at):
             out = np.empty((len(at), self.segments.slot_bytes), np.uint8)
             self.segments.read(at, out)
         else:
@@ -160,7 +160,7 @@ class Held:
             out[present] = part
         # Asked once more: an erasure marks a record as gone before it overwrites the slot.
         kept = present & presence.at(at)
-        if not kept.all():
+        if np.count_nonzero(kept) < len(at):
             out[~kept] = 0
         return out, kept
 

@@ -53,7 +53,7 @@ class Presence:
     def at(self, positions: Positions) -> npt.NDArray[np.bool_]:
         there = self._there
         inside = (positions >= 0) & (positions < len(there))
-        return inside & there[np.where(inside, positions, 0)]
+        return inside & there.take(positions, mode="clip") if len(there) else inside
 
     def tags(self, positions: Positions) -> npt.NDArray[np.uint8]:
         """(n, 32); of positions that were there a moment ago."""
