@@ -259,6 +259,8 @@ class CodeLists:
                 options,
             )
         there = slots >= 0  # FAISS pads with -1 where it finds fewer
+        if np.count_nonzero(there) == there.size:
+            return list(zip(slots, distances, strict=True))
         return [(slots[n][there[n]], distances[n][there[n]]) for n in range(len(turned))]
 
     def looked_at(self, turned: Floats, wanted: int, *, spread: Numbers, lists: int | None) -> int:

@@ -24,7 +24,7 @@ __all__ = ["Estimated", "Rescorer"]
 Floats = npt.NDArray[np.float32]
 Bits = npt.NDArray[np.bool_]
 
-block_vectors = 512  # open at once: 1 MiB at 1,024 dimensions, within a core's cache
+block_vectors = 256  # open at once: 0.5 MiB at 1,024 dimensions, within a core's cache
 # Enough openings to tell the estimates' deviation from, and to leave little for a second round.
 first_block_min = 48
 round_openings = 16  # what a round costs beside its openings, in openings: fewer than that are not left for another
@@ -34,7 +34,7 @@ deviation_min = 0.1
 square_end = np.float32(65_536.0**2)  # a vector with a component beyond binary16 is longer than this
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class Estimated:
     """One query's candidates: open from the front until the k-th best score is ``margin`` deviations above the next
     estimate; all of them where that never happens."""
@@ -98,8 +98,9 @@ class Rescorer:
             present = self._open_vectors(at, halves)
             if not bulk.score_halves(halves, units, query_of, products, squares):
                 _score_singles(halves, units, query_of, products, squares)
-        finally:
+        except BaseException:
             halves.fill(0)
+            raise
         if np.count_nonzero(squares < square_end) < len(at):  # NaN is not less
             raise IntegrityFailure("a stored vector is not finite", code="stored_vector_invalid")
         np.copyto(squares, 1, where=squares == 0)
@@ -186,6 +187,7 @@ def _score_singles(
 ) -> None:
     """What :func:`bulk.score_halves` does, where it is not compiled."""
     singles = halves.astype(np.float32)
+    halves.fill(0)
     singles[~np.isfinite(singles)] = 65_536
     # vecdot goes row by row, so that a score never depends on which other records are scored beside it.
     np.vecdot(singles, singles, out=squares)

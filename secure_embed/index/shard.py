@@ -77,7 +77,7 @@ def _wanted(selection: Selection, k: int, effort: Effort) -> int:
     return max(k, effort.candidates if selection.bitmap is None else effort.candidates_filtered)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, kw_only=True, eq=False)
 class _Asked:
     query: Vectors
     selection: Selection

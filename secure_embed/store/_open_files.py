@@ -109,9 +109,10 @@ class FileTable:
         """Fill the n rows of ``out`` (n, bytes), from the files ``numbers`` (n,) at ``offsets`` (n,). Raises ``NotThere``,
         ``OSError``, and what ``path_of`` raises."""
         descriptors, held = self._now
-        if int(numbers.max()) >= len(descriptors) or (descriptors[numbers] < 0).any():
+        of_rows = descriptors.take(numbers, mode="clip") if len(descriptors) else _no_descriptors
+        if int(numbers.max()) >= len(descriptors) or int(of_rows.min()) < 0:
             descriptors, held = self._opened(set(numbers.tolist()))
-        of_rows = descriptors[numbers]
+            of_rows = descriptors[numbers]
         for row in range(bulk.read_slots(of_rows, offsets, out), len(numbers)):
             if not _read_whole(int(of_rows[row]), int(offsets[row]), out[row].data):
                 raise NotThere(int(numbers[row]))

@@ -149,8 +149,8 @@ def test_nothing_is_opened_without_a_ticket_that_covers_it(world, ticket) -> Non
 
 @pytest.mark.usefixtures("each_way_to_open")
 def test_opened_vectors_are_wiped_also_when_opening_fails(world) -> None:
-    made = world(1_100)
-    made.shard.score(np.arange(1_100), made.vectors[:1], ticket=ticket_of(1_100))
+    made = world(600)
+    made.shard.score(np.arange(600), made.vectors[:1], ticket=ticket_of(600))
     assert len(made.buffers) == 3
     assert not any(buffer.any() for buffer in made.buffers)
 
@@ -332,7 +332,7 @@ def test_a_search_that_is_abandoned_between_two_rounds_opens_no_further(world, e
     made.shard._rescorer._open_vectors = opening
     with pytest.raises(Unavailable):
         made.shard.nearest(found, query, k=10, effort=effort, ticket=ticket_of(10_000), deadline=deadline)
-    assert 0 < len(made.opened) <= 512
+    assert 0 < len(made.opened) <= 256
 
 
 def test_a_long_look_is_cut_into_shorter_ones_that_find_the_same(world, everything, monkeypatch) -> None:
