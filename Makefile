@@ -5,7 +5,7 @@ PIP_ARGS ?=
 BIN := .venv/bin
 STAMP := .venv/installed
 
-.PHONY: setup demo test lint types imports vectors bench bench-search crash crash-long corrupt corrupt-short corrupt-long clean
+.PHONY: setup demo test lint types imports vectors bench bench-search crash crash-long corrupt corrupt-short corrupt-long sanitize clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-search  a query on sealed vectors beside exact search and other systems (about an hour, quiet machine)"
 	@echo "make crash    300 deaths under load (or what fits 8 minutes), and what is left each time; crash-long: 3,000"
 	@echo "make corrupt  2,000 damaged deployments, each noticed; corrupt-short: 400, always the same; corrupt-long: 20,000"
+	@echo "make sanitize  the compiled code under AddressSanitizer and UndefinedBehaviorSanitizer, with random calls"
 	@echo "make clean    remove .venv, caches and the demo's deployment"
 
 setup: $(STAMP)
@@ -72,6 +73,9 @@ corrupt-short: setup
 
 corrupt-long: setup
 	@$(BIN)/python -m campaigns.corrupt --cases 20000 --out campaigns/results/corrupt-long.json
+
+sanitize: setup
+	@$(BIN)/python -m campaigns.sanitize --calls 20000
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* demo-deployment

@@ -3,10 +3,13 @@
  * The cipher is OpenSSL's (EVP); nothing is computed with keys here. Sizes are checked by the Python side (_calls.py),
  * which is the only one that calls. Sources: NIST SP 800-38D (GCM), IEEE 754-2008 (binary16).
  */
+#define _GNU_SOURCE /* preadv2 */
 #include <errno.h>
+#include <fcntl.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <openssl/crypto.h>
@@ -31,27 +34,90 @@ const char *se_library(void)
     return OpenSSL_version(OPENSSL_VERSION);
 }
 
-/* Slots of one size, one behind another into `out`; those that follow each other in a file are one read. How many, from
- * the first, are whole. */
+enum { READ_TOGETHER = 512 };
+
+typedef struct {
+    const int32_t *files;
+    const int64_t *offsets;
+    size_t slot_bytes;
+    uint8_t *out;
+} slots;
+
+/* How many slots from `first` on follow each other in one file: they are one read. */
+static size_t following(const slots *some, size_t first, size_t end)
+{
+    size_t next = first + 1;
+
+    while (next < end && some->files[next] == some->files[first]
+           && some->offsets[next] == some->offsets[first] + (int64_t)((next - first) * some->slot_bytes))
+        next++;
+    return next - first;
+}
+
+/* What is in memory already; below 0, or less than was asked for, where that is not all. */
+static ssize_t read_now(int file, void *out, size_t bytes, int64_t offset)
+{
+#ifdef RWF_NOWAIT
+    struct iovec into = {out, bytes};
+
+    return offset < 0 ? -1 : preadv2(file, &into, 1, (off_t)offset, RWF_NOWAIT); /* it takes -1 for the file's own place */
+#else
+    (void)file, (void)out, (void)bytes, (void)offset;
+    return -1;
+#endif
+}
+
+/* The slots from `first` to `end`, READ_TOGETHER at most. Those that have to come from the medium are asked for all
+ * together before the first is waited for. Gives the first that is not whole, or `end`. */
+static size_t read_some(const slots *some, size_t first, size_t end)
+{
+    uint8_t missed[READ_TOGETHER];
+    size_t run, waiting = 0;
+
+    for (size_t at = first; at < end; at += run) {
+        size_t bytes = (run = following(some, at, end)) * some->slot_bytes;
+
+        missed[at - first] = read_now(some->files[at], some->out + at * some->slot_bytes, bytes, some->offsets[at])
+            != (ssize_t)bytes;
+        waiting += missed[at - first];
+    }
+    if (waiting > 1)
+        for (size_t at = first; at < end; at += run) {
+            run = following(some, at, end);
+            if (missed[at - first])
+                posix_fadvise(some->files[at], (off_t)some->offsets[at], (off_t)(run * some->slot_bytes),
+                              POSIX_FADV_WILLNEED);
+        }
+    if (waiting > 0)
+        for (size_t at = first; at < end; at += run) {
+            size_t bytes = (run = following(some, at, end)) * some->slot_bytes;
+            ssize_t got;
+
+            if (!missed[at - first])
+                continue;
+            do
+                got = pread(some->files[at], some->out + at * some->slot_bytes, bytes, (off_t)some->offsets[at]);
+            while (got < 0 && errno == EINTR);
+            if (got < 0)
+                return at;
+            if ((size_t)got < bytes)
+                return at + (size_t)got / some->slot_bytes;
+        }
+    return end;
+}
+
+/* Slots of one size, one behind another into `out`. How many, from the first, are whole. */
 size_t se_read_slots(size_t count, const int32_t *files, const int64_t *offsets, size_t slot_bytes, uint8_t *out)
 {
+    const slots some = {files, offsets, slot_bytes, out};
     size_t first = 0;
 
     while (first < count) {
-        size_t end = first + 1, bytes = slot_bytes;
-        ssize_t got;
+        size_t end = count - first > READ_TOGETHER ? first + READ_TOGETHER : count;
+        size_t whole = read_some(&some, first, end);
 
-        while (end < count && files[end] == files[first] && offsets[end] == offsets[first] + (int64_t)bytes) {
-            bytes += slot_bytes;
-            end++;
-        }
-        do
-            got = pread(files[first], out + first * slot_bytes, bytes, (off_t)offsets[first]);
-        while (got < 0 && errno == EINTR);
-        if (got < 0)
-            return first;
-        if ((size_t)got < bytes)
-            return first + (size_t)got / slot_bytes;
+        if (whole < end)
+            return whole;
         first = end;
     }
     return count;
@@ -114,8 +180,9 @@ int32_t se_open_values(size_t count, const int64_t *rows, size_t table_rows, con
     return 0;
 }
 
-/* The widest registers that the processor has are found out when the library is loaded (GNU indirect functions). */
-#if defined(__x86_64__) && defined(__GNUC__) && defined(__gnu_linux__)
+/* The widest registers that the processor has are found out when the library is loaded (GNU indirect functions, which run
+ * before a sanitizer is ready). */
+#if defined(__x86_64__) && defined(__GNUC__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__)
 #define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
 #define FOR_EACH_PROCESSOR

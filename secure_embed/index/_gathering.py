@@ -58,10 +58,12 @@ class Gathering(Generic[Ask, Answer]):
         return mine.answer
 
     def _lead(self, mine: _Place[Ask, Answer], work: Work[Ask, Answer]) -> None:
-        with self._lock:
-            others = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._together_max - 1))]
-        together = [mine, *others]
+        others: list[_Place[Ask, Answer]] = []
         try:
+            with self._lock:
+                while self._waiting and len(others) < self._together_max - 1:
+                    others.append(self._waiting.popleft())
+            together = [mine, *others]
             for place, answer in zip(together, work([place.ask for place in together]), strict=True):
                 place.answer = answer
         except Exception:

@@ -155,6 +155,24 @@ def test_slots_are_read_as_far_as_they_are_there(offsets: list[int], size: int, 
 
 
 @compiled
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_many_slots_are_read_whether_or_not_the_kernel_has_them_in_memory(tmp_path: Path, in_memory: bool) -> None:
+    slot, count = 2_081, 1_300
+    content = np.random.default_rng(2).integers(0, 256, (4 * count, slot), np.uint8)
+    (tmp_path / "slots").write_bytes(content.tobytes())
+    descriptor = os.open(tmp_path / "slots", os.O_RDONLY)
+    at = np.sort(np.random.default_rng(3).choice(len(content), count, replace=False)).astype(np.int64)
+    at[-1] = len(content)  # past the end
+    if not in_memory:
+        os.fsync(descriptor)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    out = np.zeros((count, slot), np.uint8)
+    assert bulk.read_slots(np.full(count, descriptor, np.int32), at * slot, out) == count - 1
+    os.close(descriptor)
+    assert (out[:-1] == content[at[:-1]]).all()
+
+
+@compiled
 def test_what_cannot_be_read_is_said_and_raises_nothing(file, tmp_path: Path) -> None:
     descriptor, content = file
     folder, closed = os.open(tmp_path, os.O_RDONLY), 10_000

@@ -1,0 +1,182 @@
+"""The compiled room under AddressSanitizer and UndefinedBehaviorSanitizer: its tests, and calls with random arguments.
+
+    python -m campaigns.sanitize [--calls 20000] [--seed N]
+
+Builds ``secure_embed/bulk`` once more, instrumented, into a copy of the package, and runs there what opens vectors. Ends
+with status 1 when a sanitizer reports anything, or a call does something else than answer or refuse. Needs gcc.
+"""
+
+import argparse
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+__all__ = ["compile_instrumented", "fuzz"]
+
+root = Path(__file__).parents[1]
+flags = ["-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+tests = ("tests/unit/bulk", "tests/unit/index", "tests/unit/keys/test_keys_collection.py")
+header = b"\x01\x02\x03"
+key_bytes, nonce_bytes, tag_bytes = 32, 12, 16
+
+
+def compile_instrumented(folder: Path) -> None:
+    """A copy of the package in ``folder``, with an instrumented library."""
+    from cffi import FFI
+
+    shutil.copytree(
+        root / "secure_embed", folder / "secure_embed", ignore=shutil.ignore_patterns("*.so", "__pycache__")
+    )
+    room = folder / "secure_embed" / "bulk"
+    ffi = FFI()
+    ffi.cdef((room / "bulk.h").read_text(encoding="utf-8"))
+    ffi.set_source(
+        "_bulk",
+        '#include "bulk.h"',
+        sources=[str(room / "bulk.c")],
+        include_dirs=[str(room)],
+        libraries=["crypto"],
+        extra_compile_args=flags,
+        extra_link_args=flags,
+    )
+    library = Path(ffi.compile(tmpdir=str(folder / "made")))
+    shutil.move(library, room / library.name)
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """The interpreter is not instrumented, so the sanitizer comes before it; what Python leaves is no leak."""
+    asan = subprocess.run(["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True)
+    return os.environ | {
+        "PYTHONPATH": str(folder),
+        "LD_PRELOAD": asan.stdout.strip(),
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1",
+        "UBSAN_OPTIONS": "print_stacktrace=1",
+        "SECURE_EMBED_REQUIRE_COMPILED": "1",
+    }
+
+
+def fuzz(calls: int, seed: int) -> dict[str, int]:
+    """Random arguments, most of them nearly right. How many calls answered, and how many were refused."""
+    from secure_embed import bulk
+
+    rng = np.random.default_rng(seed)
+    told = {"answered": 0, "refused": 0}
+    with tempfile.TemporaryFile() as file:
+        file.write(rng.bytes(10_000))
+        file.flush()
+        one_of: tuple[Callable[[], object], ...] = (
+            lambda: _open(bulk, rng),
+            lambda: _score(bulk, rng),
+            lambda: _read(bulk, rng, file.fileno()),
+        )
+        for _ in range(calls):
+            try:
+                one_of[rng.integers(3)]()
+                told["answered"] += 1
+            except ValueError:
+                told["refused"] += 1
+    return told
+
+
+def _near(rng: np.random.Generator, right: int) -> int:
+    """Mostly that number."""
+    return right if rng.random() < 0.9 else max(0, right + int(rng.integers(-2, 3)))
+
+
+def _array(rng: np.random.Generator, values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Mostly that array; else of another type, cut, strided or flat."""
+    kind = rng.integers(40)
+    if kind == 0:
+        with np.errstate(invalid="ignore"):
+            return values.astype(rng.choice([np.uint8, np.int16, np.int32, np.int64, np.float32, np.float64]))
+    if kind == 1:
+        return values[::2]
+    if kind == 2:
+        return values[1:]
+    return values.ravel() if kind == 3 else values
+
+
+def _open(bulk: Any, rng: np.random.Generator) -> None:
+    count, table, size = int(rng.integers(0, 12)), int(rng.integers(1, 16)), int(rng.integers(1, 300))
+    place, number_at = rng.bytes(int(rng.integers(0, 270))), int(rng.integers(-2, 260))
+    sealed = rng.integers(
+        0, 256, (_near(rng, table), _near(rng, len(header) + nonce_bytes + size + tag_bytes)), np.uint8
+    )
+    keys = bytearray(rng.bytes(key_bytes * _near(rng, count)))
+    rows = rng.integers(0 if rng.random() < 0.8 else -3, table + (rng.random() < 0.2), count)
+    numbers = rng.integers(-(2**63), 2**63 - 1, _near(rng, count))
+    fits = sealed.shape[1] == len(header) + nonce_bytes + size + tag_bytes and 0 <= number_at <= len(place) - 8
+    if fits and count and len(keys) >= key_bytes and len(numbers) and 0 <= rows[0] < len(sealed):  # one that opens
+        own = place[:number_at] + int(numbers[0]).to_bytes(8, "big", signed=True) + place[number_at + 8 :]
+        nonce = rng.bytes(nonce_bytes)
+        value = header + nonce + AESGCM(bytes(keys[:key_bytes])).encrypt(nonce, rng.bytes(size), own)
+        sealed[rows[0]] = np.frombuffer(value, np.uint8)
+    out = np.zeros((_near(rng, table), _near(rng, size)), np.uint8)
+    bulk.open_values(
+        _array(rng, rows),
+        keys,
+        _array(rng, numbers),
+        place,
+        _array(rng, sealed),
+        _array(rng, out),
+        number_at=number_at,
+        header=header[: _near(rng, len(header))],
+    )
+
+
+def _score(bulk: Any, rng: np.random.Generator) -> None:
+    count, dimension, queries = int(rng.integers(0, 12)), int(rng.integers(1, 200)), int(rng.integers(1, 5))
+    halves = rng.integers(0, 2**16, (_near(rng, count), _near(rng, dimension)), np.uint16).view(np.float16)
+    query_of = rng.integers(0 if rng.random() < 0.9 else -2, queries + (rng.random() < 0.1), count).astype(np.int32)
+    bulk.score_halves(
+        _array(rng, halves),
+        _array(rng, rng.standard_normal((queries, dimension)).astype(np.float32)),
+        _array(rng, query_of),
+        _array(rng, np.zeros(_near(rng, count), np.float32)),
+        _array(rng, np.zeros(_near(rng, count), np.float32)),
+    )
+
+
+def _read(bulk: Any, rng: np.random.Generator, descriptor: int) -> None:
+    count, size = int(rng.integers(0, 12)), int(rng.integers(0, 300))
+    files = rng.choice([descriptor, descriptor, descriptor, -1, 9_999], _near(rng, count)).astype(np.int32)
+    offsets = rng.choice([0, size, 2 * size, 3 * size, 9_990, 20_000, -1, 2**62, -(2**63)], count).astype(np.int64)
+    bulk.read_slots(
+        _array(rng, files), _array(rng, offsets), _array(rng, np.zeros((_near(rng, count), size), np.uint8))
+    )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--calls", type=int, default=20_000)
+    parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--instrumented", action="store_true", help=argparse.SUPPRESS)
+    asked = parser.parse_args()
+    seed = secrets.randbits(32) if asked.seed is None else asked.seed
+    if asked.instrumented:
+        print(f"calls with random arguments, seed {seed}: {fuzz(asked.calls, seed)}")
+        return 0
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        compile_instrumented(folder)
+        run = {"env": environment(folder), "cwd": root}
+        python = [sys.executable, "-P", "-m"]
+        random = [*python, "campaigns.sanitize", "--instrumented", "--calls", str(asked.calls), "--seed", str(seed)]
+        ended = [
+            subprocess.run(random, check=False, **run).returncode,  # type: ignore[call-overload]
+            subprocess.run([*python, "pytest", "-q", "-p", "no:cacheprovider", *tests], check=False, **run).returncode,  # type: ignore[call-overload]
+        ]
+    return int(any(ended))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
