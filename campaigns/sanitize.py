@@ -77,10 +77,11 @@ def fuzz(calls: int, seed: int) -> dict[str, int]:
             lambda: _open(bulk, rng),
             lambda: _score(bulk, rng),
             lambda: _read(bulk, rng, file.fileno()),
+            lambda: _multiply(bulk, rng),
         )
         for _ in range(calls):
             try:
-                one_of[rng.integers(3)]()
+                one_of[rng.integers(len(one_of))]()
                 told["answered"] += 1
             except ValueError:
                 told["refused"] += 1
@@ -152,6 +153,16 @@ def _read(bulk: Any, rng: np.random.Generator, descriptor: int) -> None:
     offsets = rng.choice([0, size, 2 * size, 3 * size, 9_990, 20_000, -1, 2**62, -(2**63)], count).astype(np.int64)
     bulk.read_slots(
         _array(rng, files), _array(rng, offsets), _array(rng, np.zeros((_near(rng, count), size), np.uint8))
+    )
+
+
+def _multiply(bulk: Any, rng: np.random.Generator) -> None:
+    rows, dimension, queries = int(rng.integers(0, 12)), int(rng.integers(1, 400)), int(rng.integers(0, 4))
+    most = min(32_767, bulk.coarse_most(dimension) + int(rng.integers(-1, 2) if rng.random() < 0.1 else 0))
+    bulk.coarse_products(
+        _array(rng, rng.integers(-128, 128, (_near(rng, rows), _near(rng, dimension)), np.int8)),
+        _array(rng, rng.choice([-most, 0, most], (_near(rng, queries), dimension)).astype(np.int16)),
+        _array(rng, np.zeros((queries, rows), np.int32)),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["compiled", "open_values", "read_slots", "score_halves"]
+__all__ = ["coarse_most", "coarse_products", "compiled", "open_values", "read_slots", "score_halves"]
 
 key_bytes, nonce_bytes, tag_bytes, number_bytes = 32, 12, 16, 8
 additional_max = 256
@@ -155,6 +155,41 @@ def score_halves(
     if outside:
         raise _not_together()
     return True
+
+
+def coarse_most(dimension: int) -> int:
+    """How large a value of a query may be in :func:`coarse_products`: 16,383 at 1,024 dimensions."""
+    assert _native is not None
+    return int(_native[1].se_coarse_most(dimension))
+
+
+def coarse_products(table: npt.NDArray[np.int8], queries: npt.NDArray[np.int16], sums: npt.NDArray[np.int32]) -> None:
+    """The product of each query with each row, exactly. Only where it is :func:`compiled`.
+
+    ``table``: (n, d) int8; ``queries``: (m, d) int16, none beyond ``coarse_most(d)``; ``sums``: (m, n) int32, filled.
+    Raises ``ValueError`` for arrays that do not belong together.
+    """
+    assert _native is not None
+    ffi, lib, _ = _native
+    _require(table, np.int8, table.size)
+    _require(queries, np.int16, queries.size)
+    _require(sums, np.int32, sums.size)
+    if not (
+        table.ndim == queries.ndim == 2
+        and table.shape[1] == queries.shape[1] > 0
+        and sums.shape == (len(queries), len(table))
+    ):
+        raise _not_together()
+    beyond = lib.se_coarse_products(
+        len(table),
+        table.shape[1],
+        ffi.from_buffer("int8_t[]", table),
+        len(queries),
+        ffi.from_buffer("int16_t[]", queries),
+        ffi.from_buffer("int32_t[]", sums, require_writable=True),
+    )
+    if beyond:
+        raise _not_together()
 
 
 def _require(array: npt.NDArray[Any], kind: type, size: int) -> None:

@@ -183,7 +183,7 @@ int32_t se_open_values(size_t count, const int64_t *rows, size_t table_rows, con
 /* The widest registers that the processor has are found out when the library is loaded (GNU indirect functions, which run
  * before a sanitizer is ready). */
 #if defined(__x86_64__) && defined(__GNUC__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__)
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("avx512f", "avx2", "default")))
+#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
 #else
 #define FOR_EACH_PROCESSOR
 #endif
@@ -242,5 +242,40 @@ int32_t se_score_halves(size_t count, size_t dimension, uint16_t *halves, const 
         score_one(halves + dimension * n, queries + dimension * (size_t)query_of[n], dimension, products + n,
                   squares + n);
     OPENSSL_cleanse(halves, count * dimension * sizeof *halves);
+    return 0;
+}
+
+/* |query| is bounded so that no sum of `dimension` products with an int8 leaves an int32. */
+int32_t se_coarse_most(size_t dimension)
+{
+    int64_t most = INT32_MAX / (128 * (int64_t)dimension);
+
+    return (int32_t)(most < INT16_MAX ? most : INT16_MAX);
+}
+
+FOR_EACH_PROCESSOR
+static void multiply(size_t rows, size_t dimension, const int8_t *table, const int16_t *query, int32_t *sums)
+{
+    for (size_t n = 0; n < rows; n++) {
+        const int8_t *row = table + dimension * n;
+        int32_t sum = 0;
+
+        for (size_t at = 0; at < dimension; at++)
+            sum += (int32_t)row[at] * (int32_t)query[at];
+        sums[n] = sum;
+    }
+}
+
+/* The products of each query with each row. Below 0: a query has a value beyond se_coarse_most, and nothing was done. */
+int32_t se_coarse_products(size_t rows, size_t dimension, const int8_t *table, size_t queries_count,
+                           const int16_t *queries, int32_t *sums)
+{
+    const int32_t most = dimension > 0 ? se_coarse_most(dimension) : 0;
+
+    for (size_t at = 0; at < queries_count * dimension; at++)
+        if (queries[at] > most || queries[at] < -most)
+            return -1;
+    for (size_t n = 0; n < queries_count; n++)
+        multiply(rows, dimension, table, queries + dimension * n, sums + rows * n);
     return 0;
 }

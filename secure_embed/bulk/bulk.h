@@ -7,3 +7,6 @@ int32_t se_open_values(size_t count, const int64_t *rows, size_t table_rows, con
                        uint8_t *out, uint8_t *opened);
 int32_t se_score_halves(size_t count, size_t dimension, uint16_t *halves, const float *queries, size_t queries_count,
                         const int32_t *query_of, float *products, float *squares);
+int32_t se_coarse_most(size_t dimension);
+int32_t se_coarse_products(size_t rows, size_t dimension, const int8_t *table, size_t queries_count,
+                           const int16_t *queries, int32_t *sums);

@@ -12,7 +12,7 @@ from secure_embed.types import AttributeType
 __all__ = ["codes_bytes", "keys_bytes", "mib", "sample_sizes", "training_bytes"]
 
 grown = 1.5  # arrays and lists grow by half when they are full
-slot_bytes = 8 + 4 + 8 + 1  # its id in a list, which list, its position, whether it is there
+slot_bytes = 8 + 2 + 8 + 1  # its id in a list, which list, its position, whether it is there
 attribute_bytes = {"string": 1 + 4, "long": 1 + 8, "bool": 1 + 1}
 wrapped_key_bytes = 41
 presence_bytes, tag_bytes = 33, 16  # of the store, for a position and for a record
@@ -31,10 +31,10 @@ def keys_bytes(positions: int, records: int) -> int:
 
 
 def codes_bytes(records: int, *, dimension: int, bits: int, lists: int, attributes: Iterable[AttributeType]) -> int:
-    """Codes, places and attributes of so many records, and the codebook with the copy that FAISS has of it."""
+    """Codes, places and attributes of so many records, and the codebook with a coarse copy."""
     code = -(-dimension * bits // 8) + (8 if bits == 1 else 24)
     record = code + slot_bytes + sum(attribute_bytes[kind] for kind in attributes)
-    return int(record * records * grown) + 4 * dimension * (dimension + 2 * lists)
+    return int(record * records * grown) + 5 * dimension * (dimension + lists)
 
 
 def sample_sizes(records: int, dimension: int) -> Sequence[int]:

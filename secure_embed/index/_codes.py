@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from secure_embed.deadline import Deadline
+from secure_embed.index._coarse import CoarseMatrix
 from secure_embed.index._exact import exact_product
 from secure_embed.index._growing import GrowingArray
 from secure_embed.index._invariant import invariant
@@ -67,8 +68,8 @@ class EncodedBatch:
 
 class CodeLists:
     def __init__(self, codebook: Codebook) -> None:
-        self._quantizer = faiss.IndexFlatL2(codebook.dimension)
-        self._quantizer.add(np.array(codebook.centroids))
+        self._centroids = np.ascontiguousarray(codebook.centroids)
+        self._quantizer = _quantizer_over(self._centroids)
         # Unit vectors: |a - b|^2 = 2 - 2 cos, so the order by L2 is the order by cosine.
         self._index = faiss.IndexIVFRaBitQ(
             self._quantizer, codebook.dimension, codebook.lists, faiss.METRIC_L2, True, codebook.bits
@@ -78,7 +79,8 @@ class CodeLists:
         self.lists = codebook.lists
         # As they were at the training: what is looked at must not depend on records that a caller may not see.
         self._records_a_list = max(1.0, codebook.trained_on / codebook.lists)
-        self._centroids = codebook.centroids
+        self._rotation = CoarseMatrix(codebook.rotation.T)
+        self._coarse_centroids = CoarseMatrix(self._centroids) if 1 < codebook.lists < coded_lists_min else None
         self._centroid_codes = _codes_of(codebook) if codebook.lists >= coded_lists_min else None
         centroid_squares = np.vecdot(codebook.centroids, codebook.centroids)
         self._half_squares = centroid_squares / 2
@@ -88,7 +90,7 @@ class CodeLists:
         self._undecided = 4 * codebook.dimension * 2.0**-24 * max(longest, 1.0)
         self._capacity = np.zeros(codebook.lists, np.int64)  # entries that a list's memory holds
         self._sizes = np.zeros(codebook.lists, np.int64)  # entries that are there
-        self._list_of_slot = GrowingArray(np.int32)
+        self._list_of_slot = GrowingArray(np.uint16)
         self.code_bytes = int(self._index.code_size)
         # Also when the shard is simply dropped, because a new one took its place, and when the process ends.
         self._overwritten = weakref.finalize(
@@ -100,6 +102,17 @@ class CodeLists:
         """Codes and ids with their spare room, and where each lies."""
         of_centroids = 0 if self._centroid_codes is None else self._centroid_codes.memory_bytes
         return int(self._capacity.sum()) * (self.code_bytes + 8) + self._list_of_slot.memory_bytes + of_centroids
+
+    @property
+    def tables_bytes(self) -> int:
+        """What is derived from the codebook once more."""
+        of_centroids = 0 if self._coarse_centroids is None else self._coarse_centroids.memory_bytes
+        return self._rotation.memory_bytes + of_centroids
+
+    def turn(self, queries: Floats) -> Floats:
+        """(m, d) float32 -> (m, d) float32, C-contiguous: queries under the secret rotation, each the same whatever others
+        come with it. Not exactly: see :class:`CoarseMatrix`."""
+        return np.ascontiguousarray(self._rotation.products(queries))
 
     def encode(self, turned: npt.NDArray[np.float32]) -> EncodedBatch:
         """(n, d) float32, C-contiguous, turned -> their codes. Reads only what never changes, so it needs no lock."""
@@ -284,16 +297,32 @@ class CodeLists:
             found = self._nearest_by_codes(self._centroid_codes, turned, spread, enough)
             if found is not None:
                 return found
-        # One product of a matrix and a vector each: what comes out of a product of two matrices depends on the company.
-        away = self._half_squares - (self._centroids @ turned[:, :, np.newaxis])[:, :, 0]
-        count = self._expected(spread, enough)
-        few = coded_times * count + few_lists_more
+        if self._coarse_centroids is None:  # one product of a matrix and a vector each: they depend on no company
+            products = (self._centroids @ turned[:, :, np.newaxis])[:, :, 0]
+        else:
+            products = self._coarse_centroids.products(turned)
+        away = self._half_squares - products
+        few = coded_times * self._expected(spread, enough) + few_lists_more
         if few < self.lists // 2:  # then it is not worth it to bring them all in order
             order = away.argpartition(few, axis=1)[:, :few]
             if (spread[order].sum(axis=1) >= enough).all():
-                return _nearest_first(order, _taken(away, order), turned, spread, enough)
+                near = _nearest_first(order, _taken(away, order), spread, enough)
+                return near, self._squares(near, turned)
         order = np.broadcast_to(np.arange(self.lists), away.shape)
-        return _nearest_first(order, away, turned, spread, enough)
+        near = _nearest_first(order, away, spread, enough)
+        return near, self._squares(near, turned)
+
+    def _squares(self, near: Numbers, turned: Floats) -> Floats:
+        """(m, p) squared distances of these lists, exactly, and row by row; what it says of -1 means nothing."""
+        if 4 * near.shape[1] < self.lists:
+            products = np.vecdot(self._centroids[near], turned[:, np.newaxis])
+        else:
+            products = np.stack(
+                [np.vecdot(self._centroids, one)[lists] for lists, one in zip(near, turned, strict=True)]
+            )
+        squares = 2 * (self._half_squares[near] - products) + np.vecdot(turned, turned)[:, np.newaxis]
+        nearer: Floats = np.maximum(squares, 0, dtype=np.float32)
+        return nearer
 
     def _expected(self, spread: Numbers, enough: float) -> int:
         """Lists that hold enough if each held as much, empty ones among them."""
@@ -313,8 +342,8 @@ class CodeLists:
         order = np.stack([lists for lists, _ in found])
         products = [self._centroids[lists] @ one for lists, one in zip(order, turned, strict=True)]
         away = self._half_squares[order] - np.stack(products)
-        near, squares = _nearest_first(order, away, turned, spread, enough)
-        return None if near.shape[1] > wanted // 2 else (near, squares)
+        near = _nearest_first(order, away, spread, enough)
+        return None if near.shape[1] > wanted // 2 else (near, self._squares(near, turned))
 
     def _views(self, number: int, entries: int) -> tuple[Codes, Numbers]:
         """A list's first ``entries`` codes and ids, as FAISS' own memory; stale after the next change of size."""
@@ -350,20 +379,16 @@ def _codes_of(codebook: Codebook) -> CodeLists:
     return codes
 
 
-def _nearest_first(
-    lists: Numbers, away: Floats, turned: Floats, spread: Numbers, enough: float
-) -> tuple[Numbers, Floats]:
-    """Of (m, l) lists the nearest that together hold enough, all where they do not, and their squared distances; -1 in
-    place of those that hold nothing, and past the last. ``away``: (m, l) half of |query - centroid|^2 - |query|^2."""
-    order = away.argsort(axis=1)
-    lists = _taken(lists, order)
+def _nearest_first(lists: Numbers, away: Floats, spread: Numbers, enough: float) -> Numbers:
+    """Of (m, l) lists the nearest that together hold enough, all where they do not; -1 in place of those that hold nothing,
+    and past the last. ``away``: (m, l) half of |query - centroid|^2 - |query|^2."""
+    lists = _taken(lists, away.argsort(axis=1))
     held = spread[lists]
     needed = (held.cumsum(axis=1) < enough).sum(axis=1) + 1
     most = int(needed.max())
-    near, order, held = lists[:, :most].copy(), order[:, :most], held[:, :most]
+    near, held = lists[:, :most].copy(), held[:, :most]
     near[(np.arange(near.shape[1]) >= needed[:, np.newaxis]) | (held == 0)] = -1
-    squares = np.maximum(2 * _taken(away, order) + np.vecdot(turned, turned)[:, np.newaxis], 0)
-    return near, squares
+    return near
 
 
 def _taken(values: npt.NDArray[Any], order: Numbers) -> Any:
@@ -404,6 +429,19 @@ def _looks(spread: Numbers) -> Iterator[slice]:
         count = max(1, int(np.searchsorted(held, look_records_max, side="right")))
         yield slice(start, start + count)
         start += count
+
+
+def _quantizer_over(centroids: Floats) -> Any:
+    """FAISS' index of these centroids, which lie in ``centroids`` and not once more in FAISS: it must outlive the index."""
+    quantizer = faiss.IndexFlatL2(centroids.shape[1])
+    codes = quantizer.codes
+    codes.is_owned = False
+    codes.view_data = codes.c_ptr = faiss.swig_ptr(centroids.reshape(-1).view(np.uint8))
+    codes.view_size = codes.c_size = centroids.nbytes
+    # A FAISS whose vectors are made otherwise takes these assignments without a word, and would read past its memory.
+    invariant(quantizer.codes.size() == centroids.nbytes and int(quantizer.codes.data()) == centroids.ctypes.data)
+    quantizer.ntotal = len(centroids)
+    return quantizer
 
 
 def _native_views(memory: Any, number: int, entries: int, code_bytes: int) -> tuple[Codes, Numbers]:

@@ -138,14 +138,8 @@ class Codebook:
         means = _place_centroids(vectors, lists_for(total) if lists is None else lists, seed)
         return cls(rotation=rotation, centroids=means @ rotation, bits=bits, version=version, trained_on=total)
 
-    def turn(self, query: Vectors) -> Vectors:
-        """(n, d) float32 -> (n, d) float32, C-contiguous: queries' vectors under the secret rotation, each the same
-        whatever others come with it."""
-        turned: Vectors = (query[:, np.newaxis] @ self.rotation)[:, 0]
-        return np.ascontiguousarray(turned)
-
     def turn_records(self, vectors: Vectors) -> Vectors:
-        """(n, d) float32 of unit length -> (n, d) float32, C-contiguous: under the same rotation, each the same
+        """(n, d) float32 of unit length -> (n, d) float32, C-contiguous: under the secret rotation, each the same
         whatever records come with it."""
         exact = exact_product(vectors, self.rotation)
         turned = exact.astype(np.float32)

@@ -105,7 +105,7 @@ class Footprint:
     codes: int  # all codes, ids and where they lie
     positions: int
     attributes: int
-    codebook: int  # rotation and centroids, once for the collection
+    codebook: int  # rotation and centroids, and what is made of them to search with; once for the collection
 
     @property
     def bytes_a_record(self) -> float:
@@ -193,7 +193,7 @@ class RabitqShard:
                 codes=self._codes.memory_bytes,
                 positions=self._slots.memory_bytes,
                 attributes=self._columns.memory_bytes,
-                codebook=self._codebook.rotation.nbytes + self._codebook.centroids.nbytes,
+                codebook=self._codebook.rotation.nbytes + self._codebook.centroids.nbytes + self._codes.tables_bytes,
             )
 
     def _ensure_whole(self) -> None:
@@ -259,7 +259,7 @@ class RabitqShard:
         for (selection, wanted, lists), numbers in alike.items():
             bitmap, spread = self._selections.as_of_now(selection)
             answers = self._codes.search(
-                self._codebook.turn(np.concatenate([asked[number].query for number in numbers])),
+                self._codes.turn(np.concatenate([asked[number].query for number in numbers])),
                 wanted,
                 bitmap=bitmap,
                 spread=spread,
@@ -281,7 +281,7 @@ class RabitqShard:
         self._ensure_query(query)
         with self._reading():
             _, spread = self._selections.as_of_now(selection)
-            turned = self._codebook.turn(query)
+            turned = self._codes.turn(query)
             wanted = _wanted(selection, k, effort)
             return self._codes.looked_at(turned, wanted, spread=spread, lists=effort.lists)
 

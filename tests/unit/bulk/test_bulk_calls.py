@@ -298,3 +298,58 @@ def test_what_cannot_be_scored_is_refused_before_anything_is_touched(wrong: dict
         some.score(**wrong)
     assert (some.halves == kept).all()
     assert (some.products == 7).all()
+
+
+# --- coarse products ---------------------------------------------------------------------------------------------------
+
+
+@compiled
+@settings(max_examples=60, deadline=None)
+@given(rows=st.integers(0, 20), dimension=st.integers(1, 300), queries=st.integers(0, 4), seed=st.integers(0, 999))
+def test_coarse_products_are_exact(rows: int, dimension: int, queries: int, seed: int) -> None:
+    rng, most = np.random.default_rng(seed), bulk.coarse_most(dimension)
+    table = rng.integers(-128, 128, (rows, dimension)).astype(np.int8)
+    asked = rng.integers(-most, most + 1, (queries, dimension)).astype(np.int16)
+    sums = np.full((queries, rows), 7, np.int32)
+    bulk.coarse_products(table, asked, sums)
+    assert (sums == asked.astype(np.int64) @ table.astype(np.int64).T).all()
+
+
+@compiled
+@pytest.mark.parametrize("dimension", [1, 1_024, 4_096])
+def test_the_largest_values_do_not_overflow(dimension: int) -> None:
+    most = bulk.coarse_most(dimension)
+    sums = np.zeros((1, 1), np.int32)
+    table, asked = np.full((1, dimension), -128, np.int8), np.full((1, dimension), -most, np.int16)
+    bulk.coarse_products(table, asked, sums)
+    assert int(sums[0, 0]) == 128 * most * dimension
+    if most < 32_767:
+        with pytest.raises(ValueError, match="belong together"):
+            bulk.coarse_products(table, asked - np.int16(1), sums)
+
+
+@compiled
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"table": np.zeros((4, 8), np.uint8)},
+        {"table": np.zeros((4, 9), np.int8)},
+        {"table": np.zeros((5, 8), np.int8)},
+        {"table": np.zeros((4, 16), np.int8)[:, ::2]},
+        {"queries": np.zeros((3, 8), np.int32)},
+        {"queries": np.zeros((2, 8), np.int16)},
+        {"queries": np.zeros(24, np.int16)},
+        {"queries": np.full((3, 8), 32_767, np.int16), "table": np.zeros((4, 9), np.int8)},
+        {"sums": np.zeros((4, 3), np.int32)},
+        {"sums": np.zeros((3, 4), np.int64)},
+    ],
+)
+def test_what_cannot_be_multiplied_is_refused_before_anything_is_touched(wrong: dict) -> None:
+    right = {
+        "table": np.zeros((4, 8), np.int8),
+        "queries": np.zeros((3, 8), np.int16),
+        "sums": np.full((3, 4), 7, np.int32),
+    }
+    with pytest.raises(ValueError, match=r"belong together|another type or length"):
+        bulk.coarse_products(*(right | wrong).values())
+    assert (right["sums"] == 7).all()

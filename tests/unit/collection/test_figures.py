@@ -32,8 +32,7 @@ def filled(records: int, dimension: int, bits: int, schema: dict, batch: int) ->
 def test_codes_take_no_more_than_was_said_and_not_much_less(records, dimension, batch, bits, schema):
     shard, codebook = filled(records, dimension, bits, schema, batch)
     found = shard.footprint()
-    # The index has the centroids once more.
-    taken = found.codes + found.positions + found.attributes + found.codebook + codebook.centroids.nbytes
+    taken = found.codes + found.positions + found.attributes + found.codebook
     said = figures.codes_bytes(
         records, dimension=dimension, bits=bits, lists=codebook.lists, attributes=schema.values()
     )

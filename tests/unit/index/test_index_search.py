@@ -273,7 +273,7 @@ def test_the_footprint_is_what_plaintext_derived_bytes_take(world) -> None:
     assert footprint.code_bytes == 384 // 8 + 8
     assert 4_000 * 56 <= footprint.codes <= 2 * 4_000 * (56 + 8 + 4)
     assert footprint.bytes_a_record < 384 * 4 / 8
-    assert footprint.codebook == 4 * 384 * 385
+    assert 4 * 384 * 385 <= footprint.codebook <= 5 * 384 * 386  # and once more as bytes, where that is compiled
 
 
 def test_the_shard_is_a_shard(world) -> None:
