@@ -75,7 +75,7 @@ def row(measured: Measured, records: int) -> dict[str, float]:
     """One deployment of so many records in one collection. Bytes, seconds, milliseconds; NaN: not measured yet."""
     vector = float_bytes * measured.dimension
     lists, samples = lists_for(records), sample_sizes(records, measured.dimension)
-    codebook = float_bytes * measured.dimension**2 + 2 * lists * vector  # ours and FAISS' centroids
+    codebook = (float_bytes + 1) * measured.dimension * (measured.dimension + lists)  # and once more as bytes
     codes, keys = records * measured.code_bytes, records * key_bytes
     rows = records * (presence_bytes + tag_bytes)
     return {

@@ -1,7 +1,7 @@
 """A matrix as one byte a value, for products that need not be exact: a fourth of the memory to go through for each query.
 
-A value is off by 0.8 % of a row's spread (a step of its largest value / 127, and values that are about normal), so a product of unit vectors of
-d dimensions is off by some 0.008 / sqrt(d): a sixtieth of what an estimate of one-bit codes is off by.
+A value is off by 0.8 % of its row's deviation (the step is the largest value / 127, and values are about normal), so a
+product of unit vectors of d dimensions is off by 0.008 / sqrt(d): little beside what an estimate by one-bit codes is.
 """
 
 import numpy as np

@@ -297,6 +297,10 @@ class CodeLists:
             found = self._nearest_by_codes(self._centroid_codes, turned, spread, enough)
             if found is not None:
                 return found
+            if len(turned) > 1:  # it may be one alone that it does not do for
+                return _side_by_side(
+                    [self._nearest_lists(turned[n : n + 1], spread, enough) for n in range(len(turned))]
+                )
         if self._coarse_centroids is None:  # one product of a matrix and a vector each: they depend on no company
             products = (self._centroids @ turned[:, :, np.newaxis])[:, :, 0]
         else:
@@ -389,6 +393,15 @@ def _nearest_first(lists: Numbers, away: Floats, spread: Numbers, enough: float)
     near, held = lists[:, :most].copy(), held[:, :most]
     near[(np.arange(near.shape[1]) >= needed[:, np.newaxis]) | (held == 0)] = -1
     return near
+
+
+def _side_by_side(found: Sequence[tuple[Numbers, Floats]]) -> tuple[Numbers, Floats]:
+    """Of one query each -> of all of them, as long as the longest."""
+    most = max(near.shape[1] for near, _ in found)
+    all_near, all_squares = np.full((len(found), most), -1, np.int64), np.zeros((len(found), most), np.float32)
+    for n, (near, squares) in enumerate(found):
+        all_near[n, : near.shape[1]], all_squares[n, : near.shape[1]] = near[0], squares[0]
+    return all_near, all_squares
 
 
 def _taken(values: npt.NDArray[Any], order: Numbers) -> Any:

@@ -130,10 +130,10 @@ def test_more_collections_than_fit_take_turns_and_each_answers(make: Made) -> No
 
 def test_a_collection_that_would_outgrow_the_budget_refuses_the_batch_whole_and_says_the_figure(make: Made) -> None:
     house = make(memory_mib_max=1)
-    fill(house, "complaints", 500)
+    fill(house, "complaints", 100)
     before = house.deployment.holdings.named("complaints")
     standing = (before.records, before.data_version, before.next_position)
-    answer = house.ingest("complaints", [record("complaints", n) for n in range(500, 1_000)])
+    answer = house.ingest("complaints", [record("complaints", n) for n in range(100, 900)])
     assert answer.status_code == 507
     said = answer.json()
     assert (said["code"], said["needed_mib"], said["budget_mib"]) == ("collection_over_budget", 2, 1)
@@ -338,8 +338,8 @@ def test_what_does_not_fit_is_not_warmed_and_none_that_was_has_to_go(make: Made)
     house = make()
     names = ("c-0", "c-1", "c-2")
     for name in names:
-        fill(house, name, 10)
-    reopened(house, memory_mib_max=2, warm_up=names)
+        fill(house, name, 300)
+    reopened(house, memory_mib_max=3, warm_up=names)
     until = time.monotonic() + 30
     while house.deployment.readiness.say()[1]["warming"]["left"]:  # type: ignore[index]
         assert time.monotonic() < until

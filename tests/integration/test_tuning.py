@@ -114,9 +114,9 @@ def test_what_is_chosen_meets_the_target_and_queries_use_it_behind_a_restart(
     assert (now["tuned"]["recall"], now["tuned"]["target"], now["tuned"]["k"]) == (chosen["recall"], 0.95, 10)
 
     used = []
-    original = RabitqShard.nearest
+    original = RabitqShard.search
     monkeypatch.setattr(
-        RabitqShard, "nearest", lambda *a, effort, **kw: used.append(effort) or original(*a, effort=effort, **kw)
+        RabitqShard, "search", lambda *a, effort, **kw: used.append(effort) or original(*a, effort=effort, **kw)
     )
     assert house.query(NAME, "t7a t7b w1", house.handler(), k=10).status_code == 200
     assert [(e.candidates, e.margin) for e in used] == [(chosen["effort"]["candidates"], chosen["effort"]["margin"])]
