@@ -151,7 +151,7 @@ class Building:
             found = self._saved.read(self._store, codebook=codebook.version)
             if found is None:
                 return CodesOrigin.ABSENT, BEFORE_ALL
-            with closing(found.chunks) as chunks:
+            with closing(found.chunks) as chunks, self._rows.reading_ahead():
                 shard = RabitqShard.restored(
                     chunks,
                     codebook=codebook,

@@ -4,15 +4,17 @@ A reader may hold a row from before a re-sealing and the keys from after it, or 
 """
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Thread
 from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import orjson
 
-from secure_embed.errors import IntegrityFailure, SealedValueUnreadable
+from secure_embed.errors import IntegrityFailure, SealedValueUnreadable, SecureEmbedError
 from secure_embed.keys import CollectionKeys, TagKind
 from secure_embed.store import RecordStore, SealedRow
 from secure_embed.types import (
@@ -96,6 +98,21 @@ class Rows:
                 found.fill(0)
                 vectors.fill(0)
                 half.fill(0)
+
+    @contextmanager
+    def reading_ahead(self) -> Iterator[None]:
+        """What the store reads and compares once before it gives a row is read meanwhile, beside what the caller does."""
+
+        def ahead() -> None:
+            with suppress(SecureEmbedError):  # whoever asks for a row is told
+                self._store.scan(self._uuid, set(), after=self._store.versions(self._uuid).next_position, limit=1)
+
+        thread = Thread(target=ahead, name="rows-ahead", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            thread.join()
 
     def open_vectors(self, at: Positions, out: npt.NDArray[np.float16]) -> npt.NDArray[np.bool_]:
         """Fill ``out`` (n, d) float16, C-contiguous, with the vectors at ``at`` (n,) int64, ascending; the (n,) answer
