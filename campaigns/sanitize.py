@@ -179,12 +179,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         compile_instrumented(folder)
-        run = {"env": environment(folder), "cwd": root}
+        env = environment(folder)
         python = [sys.executable, "-P", "-m"]
         random = [*python, "campaigns.sanitize", "--instrumented", "--calls", str(asked.calls), "--seed", str(seed)]
         ended = [
-            subprocess.run(random, check=False, **run).returncode,  # type: ignore[call-overload]
-            subprocess.run([*python, "pytest", "-q", "-p", "no:cacheprovider", *tests], check=False, **run).returncode,  # type: ignore[call-overload]
+            subprocess.run(random, check=False, env=env, cwd=root).returncode,
+            subprocess.run(
+                [*python, "pytest", "-q", "-p", "no:cacheprovider", *tests], check=False, env=env, cwd=root
+            ).returncode,
         ]
     return int(any(ended))
 

@@ -35,11 +35,11 @@ class CoarseMatrix:
         return 0 if self._table is None else self._table.nbytes + self._steps.nbytes
 
     def products(self, queries: Floats) -> Floats:
-        """``queries``: (m, d) float32, finite. (m, n) float32, each query's the same whatever others come with it."""
+        """``queries``: (m, d) float32, finite. (m, n) float32, C-contiguous, each query's the same whatever others come with it."""
         if self._table is None:
             # One product of a matrix and a vector each: products of two matrices depend on the company.
             exact: Floats = (self._rows @ queries[:, :, np.newaxis])[:, :, 0]
-            return exact
+            return np.ascontiguousarray(exact)
         steps = np.abs(queries).max(axis=1) / self._query_most
         steps[steps == 0] = 1
         rounded = np.rint(queries / steps[:, np.newaxis]).astype(np.int16)

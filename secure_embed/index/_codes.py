@@ -79,7 +79,6 @@ class CodeLists:
         self.lists = codebook.lists
         # As they were at the training: what is looked at must not depend on records that a caller may not see.
         self._records_a_list = max(1.0, codebook.trained_on / codebook.lists)
-        self._rotation = CoarseMatrix(codebook.rotation.T)
         self._coarse_centroids = CoarseMatrix(self._centroids) if 1 < codebook.lists < coded_lists_min else None
         self._centroid_codes = _codes_of(codebook) if codebook.lists >= coded_lists_min else None
         centroid_squares = np.vecdot(codebook.centroids, codebook.centroids)
@@ -105,14 +104,8 @@ class CodeLists:
 
     @property
     def tables_bytes(self) -> int:
-        """What is derived from the codebook once more."""
-        of_centroids = 0 if self._coarse_centroids is None else self._coarse_centroids.memory_bytes
-        return self._rotation.memory_bytes + of_centroids
-
-    def turn(self, queries: Floats) -> Floats:
-        """(m, d) float32 -> (m, d) float32, C-contiguous: queries under the secret rotation, each the same whatever others
-        come with it. Not exactly: see :class:`CoarseMatrix`."""
-        return np.ascontiguousarray(self._rotation.products(queries))
+        """Of centroids once more."""
+        return 0 if self._coarse_centroids is None else self._coarse_centroids.memory_bytes
 
     def encode(self, turned: npt.NDArray[np.float32]) -> EncodedBatch:
         """(n, d) float32, C-contiguous, turned -> their codes. Reads only what never changes, so it needs no lock."""
@@ -307,13 +300,12 @@ class CodeLists:
             products = self._coarse_centroids.products(turned)
         away = self._half_squares - products
         few = coded_times * self._expected(spread, enough) + few_lists_more
+        lists = np.broadcast_to(np.arange(self.lists), away.shape)
         if few < self.lists // 2:  # then it is not worth it to bring them all in order
-            order = away.argpartition(few, axis=1)[:, :few]
-            if (spread[order].sum(axis=1) >= enough).all():
-                near = _nearest_first(order, _taken(away, order), spread, enough)
-                return near, self._squares(near, turned)
-        order = np.broadcast_to(np.arange(self.lists), away.shape)
-        near = _nearest_first(order, away, spread, enough)
+            nearest = away.argpartition(few, axis=1)[:, :few]
+            if (spread[nearest].sum(axis=1) >= enough).all():
+                lists, away = nearest, _taken(away, nearest)
+        near = _nearest_first(lists, away, spread, enough)
         return near, self._squares(near, turned)
 
     def _squares(self, near: Numbers, turned: Floats) -> Floats:

@@ -159,6 +159,19 @@ class Shard(Protocol):
         """Open, score and wipe, best estimate first, until no other candidate is likely to be among the k best."""
         ...
 
+    def search(
+        self,
+        query: Vectors,
+        selection: Selection,
+        *,
+        k: int,
+        effort: Effort,
+        ticket: Ticket,
+        deadline: Deadline = never,
+    ) -> Scored:
+        """:meth:`scan` and :meth:`nearest`; callers who come at the same time are answered together."""
+        ...
+
     def score(self, at: Positions, query: Vectors, *, ticket: Ticket, deadline: Deadline = never) -> Scored:
         """Open, score and wipe. Positions that were erased meanwhile are absent from the answer."""
         ...

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from secure_embed.deadline import Deadline
 from secure_embed.errors import Conflict, InvalidRequest, Unavailable
 from secure_embed.index._chunks import ChunkReader, Piece, chunks_of
+from secure_embed.index._coarse import CoarseMatrix
 from secure_embed.index._columns import AttributeColumns, TagAttribute
 from secure_embed.index._filters import ensure_own
 from secure_embed.index._gathering import Gathering
@@ -90,7 +91,11 @@ class _Asked:
         return _wanted(self.selection, self.k, self.effort)
 
 
-def _opening(found: Candidates, query: Vectors, k: int, effort: Effort, deadline: Deadline) -> Estimated:
+def _to_open(
+    found: Candidates, query: Vectors, *, k: int, effort: Effort, ticket: Ticket, deadline: Deadline
+) -> Estimated:
+    """Raises ``SecureEmbedError`` (``ticket_refused``) before anything is opened."""
+    ticket.require(Action.QUERY, Action.COLLECTION_TUNE, openings=len(found.positions))
     return Estimated(
         at=found.positions, estimates=found.estimates, query=query, k=k, margin=effort.margin, deadline=deadline
     )
@@ -132,6 +137,7 @@ class RabitqShard:
 
         self._codebook = codebook
         self._codes = CodeLists(codebook)
+        self._rotation = CoarseMatrix(codebook.rotation.T)
         self._slots = SlotMap()
         self._columns = AttributeColumns(schema, tag_attribute)
         self._rescorer = Rescorer(open_vectors, codebook.dimension)
@@ -193,7 +199,10 @@ class RabitqShard:
                 codes=self._codes.memory_bytes,
                 positions=self._slots.memory_bytes,
                 attributes=self._columns.memory_bytes,
-                codebook=self._codebook.rotation.nbytes + self._codebook.centroids.nbytes + self._codes.tables_bytes,
+                codebook=self._codebook.rotation.nbytes
+                + self._codebook.centroids.nbytes
+                + self._rotation.memory_bytes
+                + self._codes.tables_bytes,
             )
 
     def _ensure_whole(self) -> None:
@@ -259,7 +268,7 @@ class RabitqShard:
         for (selection, wanted, lists), numbers in alike.items():
             bitmap, spread = self._selections.as_of_now(selection)
             answers = self._codes.search(
-                self._codes.turn(np.concatenate([asked[number].query for number in numbers])),
+                self._rotation.products(np.concatenate([asked[number].query for number in numbers])),
                 wanted,
                 bitmap=bitmap,
                 spread=spread,
@@ -267,10 +276,10 @@ class RabitqShard:
                 deadlines=[asked[number].deadline for number in numbers],
             )
             for number, (slots, estimates) in zip(numbers, answers, strict=True):
-                found[number] = self._estimated(slots, estimates)
+                found[number] = self._candidates(slots, estimates)
         return [found[number] for number in range(len(asked))]
 
-    def _estimated(self, slots: npt.NDArray[np.int64], estimates: npt.NDArray[np.float32]) -> Candidates:
+    def _candidates(self, slots: npt.NDArray[np.int64], estimates: npt.NDArray[np.float32]) -> Candidates:
         positions = self._slots.positions_of(slots)
         invariant(len(positions) == len(estimates))  # only live slots have codes
         order = np.lexsort((positions, -estimates))
@@ -281,7 +290,7 @@ class RabitqShard:
         self._ensure_query(query)
         with self._reading():
             _, spread = self._selections.as_of_now(selection)
-            turned = self._codes.turn(query)
+            turned = self._rotation.products(query)
             wanted = _wanted(selection, k, effort)
             return self._codes.looked_at(turned, wanted, spread=spread, lists=effort.lists)
 
@@ -319,8 +328,8 @@ class RabitqShard:
         """Opens candidates, the best estimate first, until no other is likely to be among the k best; all of an
         exhaustive answer. Order and scores are those of :meth:`score`, and so are the errors."""
         self._ensure_query(query)
-        ticket.require(Action.QUERY, Action.COLLECTION_TUNE, openings=len(found.positions))
-        (scored,) = self._rescorer.best([_opening(found, query, k, effort, deadline)])
+        estimated = _to_open(found, query, k=k, effort=effort, ticket=ticket, deadline=deadline)
+        (scored,) = self._rescorer.best([estimated])
         assert scored is not None  # a single one raises instead
         return scored
 
@@ -356,8 +365,9 @@ class RabitqShard:
             if candidates.exhaustive:
                 answers[number] = self.score(candidates.positions, one.query, ticket=ticket, deadline=one.deadline)
             else:
-                ticket.require(Action.QUERY, Action.COLLECTION_TUNE, openings=len(candidates.positions))
-                to_open[number] = _opening(candidates, one.query, one.k, one.effort, one.deadline)
+                to_open[number] = _to_open(
+                    candidates, one.query, k=one.k, effort=one.effort, ticket=ticket, deadline=one.deadline
+                )
         if to_open:
             for number, scored in zip(to_open, self._rescorer.best(list(to_open.values())), strict=True):
                 answers[number] = scored

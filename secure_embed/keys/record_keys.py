@@ -110,78 +110,70 @@ class RecordKeys:
         try:
             if sealed.shape[1] != sealed_overhead_bytes + size:
                 raise SealedValueUnreadable(Field.VECTOR)
-            opened = self._open_together(place, key, positions, wrapped, rows, sealed, out, space_digest)
-            if np.count_nonzero(opened) < len(
-                opened
-            ):  # those whose next key is on offer, and all of them where nothing was compiled
-                self._open_each(place, key, positions, wrapped, rows[~opened], sealed, out, space_digest)
+            batch = _Batch(place, key, positions, wrapped, sealed, out, space_digest)
+            left = rows[~batch.open_together(rows)]
+            if len(left):  # those whose next key is on offer, and all of them where nothing was compiled
+                batch.open_each(left, self.offered)
         except (InvalidTag, InvalidUnwrap, SealedValueUnreadable):
             out[:] = 0  # what opened before the bad one, and what GCM wrote before it found out
             raise SealedValueUnreadable(Field.VECTOR) from None
         return present
 
-    def _open_each(
-        self,
-        place: Place,
-        key: bytes,
-        positions: Positions,
-        wrapped: bytes,
-        rows: npt.NDArray[np.int64],
-        sealed: npt.NDArray[np.uint8],
-        out: npt.NDArray[np.float16],
-        space_digest: bytes,
-    ) -> None:
-        """One after another, under the key of the table or the one on offer. Raises as the library does."""
-        length, size = sealed.shape[1], vector_bytes(out.shape[1])
-        places = place.vectors(positions[rows].tolist(), space_digest)
-        values, into = sealed.data.cast("B"), out.data.cast("B")
-        for row, additional in zip(rows.tolist(), places, strict=True):
-            its_key = wrapped[wrapped_bytes * row : wrapped_bytes * (row + 1)]
-            value, target = values[length * row : length * (row + 1)], into[size * row : size * (row + 1)]
-            try:
-                _open_into(key, its_key, value, additional, target)
-            except (InvalidTag, InvalidUnwrap):
-                offered = self.offered.get(Position(int(positions[row])))
-                if offered is None:
-                    raise
-                _open_into(key, offered, value, additional, target)
+    def _open_offered(self, key: bytes, position: Position, sealed: bytes, additional: bytes, what: Field) -> bytes:
+        record_key = unwrap_key(key, self.offered[position], where=what)
+        return open_bound(record_key, sealed, additional, where=what)
 
-    @staticmethod
-    def _open_together(
-        place: Place,
-        key: bytes,
-        positions: Positions,
-        wrapped: bytes,
-        rows: npt.NDArray[np.int64],
-        sealed: npt.NDArray[np.uint8],
-        out: npt.NDArray[np.float16],
-        space_digest: bytes,
-    ) -> npt.NDArray[np.bool_]:
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class _Batch:
+    """Sealed vectors, the wrapped keys of all of their rows, and where they are opened into."""
+
+    place: Place
+    key: bytes
+    positions: Positions
+    wrapped: bytes
+    sealed: npt.NDArray[np.uint8]
+    out: npt.NDArray[np.float16]
+    space_digest: bytes
+
+    def open_together(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """Which of ``rows`` opened under their keys of the table, in one call."""
         if not bulk.compiled():
             return np.zeros(len(rows), np.bool_)
         try:
-            some = np.frombuffer(wrapped, f"V{wrapped_bytes}")[rows].tolist()
-            keys = bytearray().join(map(aes_key_unwrap, repeat(key), some))
+            some = np.frombuffer(self.wrapped, f"V{wrapped_bytes}")[rows].tolist()
+            keys = bytearray().join(map(aes_key_unwrap, repeat(self.key), some))
         except InvalidUnwrap:  # a key that is none must open nothing, so it is found out which one it is
             return np.zeros(len(rows), np.bool_)
         try:
             return bulk.open_values(
                 rows,
                 keys,
-                positions[rows],
-                place.record(0, Field.VECTOR, space_digest),
-                sealed,
-                out.view(np.uint8),
+                self.positions[rows],
+                self.place.record(0, Field.VECTOR, self.space_digest),
+                self.sealed,
+                self.out.view(np.uint8),
                 number_at=position_at,
                 header=HEADER,
             )
         finally:
             keys[:] = bytes(len(keys))
 
-    def _open_offered(self, key: bytes, position: Position, sealed: bytes, additional: bytes, what: Field) -> bytes:
-        record_key = unwrap_key(key, self.offered[position], where=what)
-        return open_bound(record_key, sealed, additional, where=what)
+    def open_each(self, rows: npt.NDArray[np.int64], offered: Mapping[Position, bytes]) -> None:
+        """One after another, under the key of the table or the one on offer. Raises as the library does."""
+        length, size = self.sealed.shape[1], vector_bytes(self.out.shape[1])
+        places = self.place.vectors(self.positions[rows].tolist(), self.space_digest)
+        values, into = self.sealed.data.cast("B"), self.out.data.cast("B")
+        for row, additional in zip(rows.tolist(), places, strict=True):
+            its_key = self.wrapped[wrapped_bytes * row : wrapped_bytes * (row + 1)]
+            value, target = values[length * row : length * (row + 1)], into[size * row : size * (row + 1)]
+            try:
+                _open_into(self.key, its_key, value, additional, target)
+            except (InvalidTag, InvalidUnwrap):
+                on_offer = offered.get(Position(int(self.positions[row])))
+                if on_offer is None:
+                    raise
+                _open_into(self.key, on_offer, value, additional, target)
 
 
 def load_table(key_store: KeyStore, uuid: UUID, *, version: int) -> WrappedTable:

@@ -5,7 +5,6 @@ import pytest
 
 from secure_embed.index import Codebook
 from secure_embed.index._coarse import CoarseMatrix
-from secure_embed.index._codes import CodeLists
 
 pytestmark = pytest.mark.usefixtures("each_way_to_open")
 
@@ -19,7 +18,7 @@ def unit(seed: int, n: int, d: int) -> np.ndarray:
 def test_a_turned_query_is_as_near_to_the_exact_one_as_is_said(dimension: int) -> None:
     codebook = Codebook.draw(dimension, random_bytes=np.random.default_rng(1).bytes)
     queries = unit(2, 5, dimension)
-    turned = CodeLists(codebook).turn(queries)
+    turned = CoarseMatrix(codebook.rotation.T).products(queries)
     exact = queries.astype(np.float64) @ codebook.rotation.astype(np.float64)
     assert turned.dtype == np.float32
     assert turned.flags.c_contiguous

@@ -56,9 +56,9 @@ def test_the_same_is_found_as_by_all_centroids(shard, vectors) -> None:
 
 @pytest.mark.parametrize("below", [1_000, 500, 250, 180])
 def test_what_one_query_finds_is_the_same_whatever_is_looked_for_beside_it(shard, vectors, below: int) -> None:
-    codes = shard(coded_from=2)._codes
+    made = shard(coded_from=2)
+    codes, turned = made._codes, made._rotation.products(vectors[::500])
     spread = codes.spread(np.arange(RECORDS) % 1_000 < below)
-    turned = codes.turn(vectors[::500])
 
     def nearest(some: np.ndarray) -> list[list[int]]:
         near, squares = codes._nearest_lists(some, spread, codes._enough(50, 4))
