@@ -154,13 +154,13 @@ def beside_readers(made: Deployment, holding: Holding, vectors: np.ndarray, resu
 
 def begin_training(holding: Holding) -> None:
     """As when the collection had outgrown its codebook."""
-    from secure_embed.collection import codes
+    from secure_embed.collection import building
 
-    kept, codes.should_retrain = codes.should_retrain, lambda *_: True
+    kept, building.should_retrain = building.should_retrain, lambda *_, **__: True
     try:
-        holding._codes.retrain_if_due(insist=True)
+        holding._codes.retrain_if_due(at_leisure=True)
     finally:
-        codes.should_retrain = kept
+        building.should_retrain = kept
 
 
 def coming_and_going(made: Deployment, vectors: np.ndarray, result: dict[str, object]) -> None:
