@@ -25,7 +25,7 @@ help:
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml requirements.lock hatch_build.py secure_embed/bulk/bulk.c secure_embed/bulk/bulk.h
+$(STAMP): pyproject.toml requirements.lock hatch_build.py $(wildcard secure_embed/bulk/*.[ch])
 	@echo "==> creating .venv and installing the pinned dependencies (a few minutes, once)"
 	@test -d .venv || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -r requirements.lock

@@ -42,7 +42,7 @@ def compile_instrumented(folder: Path) -> None:
     ffi.set_source(
         "_bulk",
         '#include "bulk.h"',
-        sources=[str(room / "bulk.c")],
+        sources=[str(room / name) for name in ("bulk.c", "scan.c")],
         include_dirs=[str(room)],
         libraries=["crypto"],
         extra_compile_args=flags,
@@ -78,6 +78,8 @@ def fuzz(calls: int, seed: int) -> dict[str, int]:
             lambda: _score(bulk, rng),
             lambda: _read(bulk, rng, file.fileno()),
             lambda: _multiply(bulk, rng),
+            lambda: _scan(bulk, rng),
+            lambda: _near_lists(bulk, rng),
         )
         for _ in range(calls):
             try:
@@ -157,12 +159,50 @@ def _read(bulk: Any, rng: np.random.Generator, descriptor: int) -> None:
 
 
 def _multiply(bulk: Any, rng: np.random.Generator) -> None:
-    rows, dimension, queries = int(rng.integers(0, 12)), int(rng.integers(1, 400)), int(rng.integers(0, 4))
-    most = min(32_767, bulk.coarse_most(dimension) + int(rng.integers(-1, 2) if rng.random() < 0.1 else 0))
+    rows, dimension, queries = int(rng.integers(0, 12)), int(rng.integers(0, 400)), int(rng.integers(0, 4))
     bulk.coarse_products(
         _array(rng, rng.integers(-128, 128, (_near(rng, rows), _near(rng, dimension)), np.int8)),
-        _array(rng, rng.choice([-most, 0, most], (_near(rng, queries), dimension)).astype(np.int16)),
-        _array(rng, np.zeros((queries, rows), np.int32)),
+        _array(rng, _floats(rng, rows)),
+        _array(rng, _floats(rng, _near(rng, queries), dimension)),
+        _array(rng, np.zeros((queries, rows), np.float32)),
+    )
+
+
+def _floats(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, Any]:
+    """Now and then infinite, or not a number."""
+    values = rng.standard_normal(shape).astype(np.float32)
+    if values.size and rng.random() < 0.2:
+        values.flat[rng.integers(values.size)] = rng.choice([np.nan, np.inf, -np.inf, 3e38, 1e-45])
+    return values
+
+
+def _scan(bulk: Any, rng: np.random.Generator) -> None:
+    dimension, lists = int(rng.integers(1, 300)), int(rng.integers(1, 6))
+    sizes = rng.choice([0, 1, 5, 300], lists).astype(np.int64)
+    codes = [rng.integers(0, 256, (size, (dimension + 7) // 8 + 8), np.uint8) for size in sizes]
+    ids = [rng.integers(0 if rng.random() < 0.9 else -(2**62), 700, size) for size in sizes]
+    places = tuple(np.array([part.ctypes.data for part in parts], np.uint64) for parts in (codes, ids))
+    bulk.scan(
+        _array(rng, _floats(rng, _near(rng, dimension))),
+        _array(rng, _floats(rng, _near(rng, lists), dimension)),
+        places,
+        sizes if rng.random() < 0.9 else rng.choice([-1, 2**40], lists),
+        _array(rng, rng.integers(-1, lists + (rng.random() < 0.1), int(rng.integers(0, 8)))),
+        None if rng.random() < 0.3 else _array(rng, rng.integers(0, 256, int(rng.integers(0, 90)), np.uint8)),
+        int(rng.integers(0, 400)),
+        squares=None if rng.random() < 0.5 else _array(rng, _floats(rng, int(rng.integers(0, 700)))),
+        portable=bool(rng.random() < 0.5),
+    )
+
+
+def _near_lists(bulk: Any, rng: np.random.Generator) -> None:
+    count, lists = int(rng.integers(0, 40)), int(rng.integers(0, 40))
+    numbers = rng.integers(0 if rng.random() < 0.9 else -2, max(1, lists) + (rng.random() < 0.1), _near(rng, count))
+    bulk.near_lists(
+        _array(rng, _floats(rng, count)),
+        None if rng.random() < 0.4 else _array(rng, numbers),
+        _array(rng, rng.integers(0, 9, lists)),
+        float(rng.choice([-1.0, 0.0, 5.0, 90.0, np.inf, np.nan])),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["coarse_most", "coarse_products", "compiled", "open_values", "read_slots", "score_halves"]
+__all__ = ["coarse_products", "compiled", "near_lists", "open_values", "read_slots", "scan", "score_halves"]
 
 key_bytes, nonce_bytes, tag_bytes, number_bytes = 32, 12, 16, 8
 additional_max = 256
@@ -13,6 +13,7 @@ additional_max = 256
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
+Addresses = npt.NDArray[np.uint64]
 
 
 def _not_together() -> ValueError:
@@ -157,39 +158,124 @@ def score_halves(
     return True
 
 
-def coarse_most(dimension: int) -> int:
-    """How large a value of a query may be in :func:`coarse_products`: 16,383 at 1,024 dimensions."""
-    assert _native is not None
-    return int(_native[1].se_coarse_most(dimension))
+def coarse_products(table: npt.NDArray[np.int8], steps: Floats, queries: Floats, products: Floats) -> None:
+    """The product of each query with each row, the query's values rounded to 16,383 steps at 1,024 dimensions. Only where
+    it is :func:`compiled`.
 
-
-def coarse_products(table: npt.NDArray[np.int8], queries: npt.NDArray[np.int16], sums: npt.NDArray[np.int32]) -> None:
-    """The product of each query with each row, exactly. Only where it is :func:`compiled`.
-
-    ``table``: (n, d) int8; ``queries``: (m, d) int16, none beyond ``coarse_most(d)``; ``sums``: (m, n) int32, filled.
-    Raises ``ValueError`` for arrays that do not belong together.
+    ``table``: (n, d) int8, d up to 4,096, in ``steps`` (n,) float32 of each row; ``queries``: (m, d) float32;
+    ``products``: (m, n) float32, filled. Raises ``ValueError`` for arrays that do not belong together.
     """
     assert _native is not None
     ffi, lib, _ = _native
     _require(table, np.int8, table.size)
-    _require(queries, np.int16, queries.size)
-    _require(sums, np.int32, sums.size)
+    _require(steps, np.float32, len(table))
+    _require(queries, np.float32, queries.size)
+    _require(products, np.float32, products.size)
     if not (
         table.ndim == queries.ndim == 2
-        and table.shape[1] == queries.shape[1] > 0
-        and sums.shape == (len(queries), len(table))
+        and table.shape[1] == queries.shape[1]
+        and products.shape == (len(queries), len(table))
     ):
         raise _not_together()
     beyond = lib.se_coarse_products(
         len(table),
         table.shape[1],
         ffi.from_buffer("int8_t[]", table),
+        ffi.from_buffer("float[]", steps),
         len(queries),
-        ffi.from_buffer("int16_t[]", queries),
-        ffi.from_buffer("int32_t[]", sums, require_writable=True),
+        ffi.from_buffer("float[]", queries),
+        ffi.from_buffer("float[]", products, require_writable=True),
     )
     if beyond:
         raise _not_together()
+
+
+def near_lists(away: Floats, numbers: Numbers | None, spread: Numbers, enough: float) -> Numbers:
+    """(p,) int64: the lists that are the least ``away`` (n,) float32, the nearest first, as few as hold ``enough`` of what
+    may answer, of which each has ``spread`` (lists,) int64; none that holds nothing. Only where it is :func:`compiled`.
+
+    ``away`` is overwritten. ``numbers``: (n,) int64, which lists they are; None: 0 to n-1. Raises ``ValueError`` for
+    arrays that do not belong together, and for a list that is not there.
+    """
+    assert _native is not None
+    ffi, lib, _ = _native
+    count = away.size
+    _require(away, np.float32, count)
+    _require(spread, np.int64, spread.size)
+    if numbers is not None:
+        _require(numbers, np.int64, count)
+    near = np.empty(count, np.int64)
+    chosen = lib.se_near_lists(
+        count,
+        ffi.from_buffer("float[]", away, require_writable=True),
+        ffi.NULL if numbers is None else ffi.from_buffer("int64_t[]", numbers),
+        spread.size,
+        ffi.from_buffer("int64_t[]", spread),
+        enough,
+        ffi.from_buffer("int64_t[]", near, require_writable=True),
+    )
+    if chosen < 0:
+        raise _not_together()
+    return near[:chosen]
+
+
+def scan(
+    query: Floats,
+    centroids: Floats,
+    places: tuple[Addresses, Addresses],
+    sizes: Numbers,
+    near: Numbers,
+    bitmap: Bytes | None,
+    wanted: int,
+    *,
+    squares: Floats | None = None,
+    portable: bool = False,
+) -> tuple[Numbers, Floats]:
+    """The best estimates of a query's cosine with one-bit RaBitQ codes: slots (n,) int64 and estimates (n,) float32, best
+    first, among equals the lower slot; ``wanted`` of them, or all there are. Only where it is :func:`compiled`.
+
+    ``query``: (d,) float32, d up to 4,096; ``centroids``: (lists, d) float32. ``places``: (lists,) uint64 each, the
+    addresses of each list's codes and int64 ids, which lie there ``sizes`` (lists,) long: who calls answers for that.
+    ``near``: the lists to look into, -1 for none. ``bitmap``: which ids may answer, the lowest bit first; None: all.
+    ``squares``: (n,) float32, by id, of the lengths of vectors that are not of unit length: estimated is their product
+    with the query less half of that, so that the nearest come first. ``portable``: without the processor's own instructions for it; the answer is the same. Raises ``ValueError`` for
+    arrays that do not belong together, and for a list that is not there.
+    """
+    assert _native is not None
+    ffi, lib, _ = _native
+    lists, dimension = len(centroids), query.size
+    _require(query, np.float32, dimension)
+    _require(centroids, np.float32, lists * dimension)
+    for addresses in places:
+        _require(addresses, np.uint64, lists)
+    _require(sizes, np.int64, lists)
+    _require(near, np.int64, near.size)
+    if bitmap is not None:
+        _require(bitmap, np.uint8, bitmap.size)
+    if squares is not None:
+        _require(squares, np.float32, squares.size)
+    slots, estimates = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
+    count = lib.se_scan(
+        dimension,
+        ffi.from_buffer("float[]", query),
+        lists,
+        ffi.from_buffer("float[]", centroids),
+        *(ffi.from_buffer("uint64_t[]", addresses) for addresses in places),
+        ffi.from_buffer("int64_t[]", sizes),
+        near.size,
+        ffi.from_buffer("int64_t[]", near),
+        ffi.NULL if bitmap is None else ffi.from_buffer("uint8_t[]", bitmap),
+        0 if bitmap is None else bitmap.size,
+        0 if squares is None else squares.size,
+        ffi.NULL if squares is None else ffi.from_buffer("float[]", squares),
+        wanted,
+        ffi.from_buffer("int64_t[]", slots, require_writable=True),
+        ffi.from_buffer("float[]", estimates, require_writable=True),
+        portable,
+    )
+    if count < 0:
+        raise _not_together()
+    return slots[:count], estimates[:count]
 
 
 def _require(array: npt.NDArray[Any], kind: type, size: int) -> None:

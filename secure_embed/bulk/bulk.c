@@ -16,6 +16,7 @@
 #include <openssl/evp.h>
 
 #include "bulk.h"
+#include "processor.h"
 
 enum { KEY_BYTES = 32, NONCE_BYTES = 12, TAG_BYTES = 16, NUMBER_BYTES = 8, ADDITIONAL_MAX = 256 };
 
@@ -180,16 +181,6 @@ int32_t se_open_values(size_t count, const int64_t *rows, size_t table_rows, con
     return 0;
 }
 
-/* The widest registers that the processor has are found out when the library is loaded (GNU indirect functions, which run
- * before a sanitizer is ready). */
-#if defined(__x86_64__) && defined(__GNUC__) && defined(__gnu_linux__) && !defined(__SANITIZE_ADDRESS__)
-#define FOR_EACH_PROCESSOR __attribute__((target_clones("arch=x86-64-v4", "avx2", "default")))
-#else
-#define FOR_EACH_PROCESSOR
-#endif
-
-enum { LANES = 32 };
-
 /* binary16 to binary32, exactly, and infinity and NaN to 65,536 and more: the sign stays on top, exponent and fraction
  * move to their places, and one multiplication mends the exponents' bias (127 - 15). */
 static inline float widened(uint16_t half)
@@ -245,16 +236,30 @@ int32_t se_score_halves(size_t count, size_t dimension, uint16_t *halves, const 
     return 0;
 }
 
-/* |query| is bounded so that no sum of `dimension` products with an int8 leaves an int32. */
-int32_t se_coarse_most(size_t dimension)
+FOR_EACH_PROCESSOR
+static void round_query(const float *query, size_t dimension, int32_t most, int16_t *rounded, float *step)
 {
-    int64_t most = INT32_MAX / (128 * (int64_t)dimension);
+    float largest = 0, scale;
 
-    return (int32_t)(most < INT16_MAX ? most : INT16_MAX);
+    for (size_t at = 0; at < dimension; at++) {
+        float size = query[at] < 0 ? -query[at] : query[at];
+
+        largest = size > largest ? size : largest;
+    }
+    *step = largest > 0 ? largest / (float)most : 1;
+    scale = largest > 0 ? (float)most / largest : 1;
+    for (size_t at = 0; at < dimension; at++) {
+        float value = query[at] * scale;
+
+        value = value < (float)most ? value : (float)most; /* NaN is not less */
+        value = value > (float)-most ? value : (float)-most;
+        rounded[at] = (int16_t)(int32_t)(value + (value < 0 ? -0.5f : 0.5f));
+    }
 }
 
 FOR_EACH_PROCESSOR
-static void multiply(size_t rows, size_t dimension, const int8_t *table, const int16_t *query, int32_t *sums)
+static void multiply(size_t rows, size_t dimension, const int8_t *table, const float *steps, const int16_t *query,
+                     float step, float *products)
 {
     for (size_t n = 0; n < rows; n++) {
         const int8_t *row = table + dimension * n;
@@ -262,20 +267,27 @@ static void multiply(size_t rows, size_t dimension, const int8_t *table, const i
 
         for (size_t at = 0; at < dimension; at++)
             sum += (int32_t)row[at] * (int32_t)query[at];
-        sums[n] = sum;
+        products[n] = (float)sum * (step * steps[n]);
     }
 }
 
-/* The products of each query with each row. Below 0: a query has a value beyond se_coarse_most, and nothing was done. */
-int32_t se_coarse_products(size_t rows, size_t dimension, const int8_t *table, size_t queries_count,
-                           const int16_t *queries, int32_t *sums)
+/* The products of each query, its values rounded to whole numbers of steps of its own, with each row of the table. Such a
+ * value is bounded so that no sum of `dimension` products with an int8 leaves an int32. Below 0: a size is out of bounds, and
+ * nothing was done. */
+int32_t se_coarse_products(size_t rows, size_t dimension, const int8_t *table, const float *steps, size_t queries_count,
+                           const float *queries, float *products)
 {
-    const int32_t most = dimension > 0 ? se_coarse_most(dimension) : 0;
+    const int64_t most = dimension > 0 ? INT32_MAX / (128 * (int64_t)dimension) : 0;
+    int16_t rounded[DIMENSION_MAX];
 
-    for (size_t at = 0; at < queries_count * dimension; at++)
-        if (queries[at] > most || queries[at] < -most)
-            return -1;
-    for (size_t n = 0; n < queries_count; n++)
-        multiply(rows, dimension, table, queries + dimension * n, sums + rows * n);
+    if (dimension == 0 || dimension > DIMENSION_MAX)
+        return -1;
+    for (size_t n = 0; n < queries_count; n++) {
+        float step;
+
+        round_query(queries + dimension * n, dimension, most < INT16_MAX ? (int32_t)most : INT16_MAX, rounded, &step);
+        multiply(rows, dimension, table, steps, rounded, step, products + rows * n);
+    }
+    OPENSSL_cleanse(rounded, sizeof rounded);
     return 0;
 }

@@ -7,6 +7,11 @@ int32_t se_open_values(size_t count, const int64_t *rows, size_t table_rows, con
                        uint8_t *out, uint8_t *opened);
 int32_t se_score_halves(size_t count, size_t dimension, uint16_t *halves, const float *queries, size_t queries_count,
                         const int32_t *query_of, float *products, float *squares);
-int32_t se_coarse_most(size_t dimension);
-int32_t se_coarse_products(size_t rows, size_t dimension, const int8_t *table, size_t queries_count,
-                           const int16_t *queries, int32_t *sums);
+int32_t se_coarse_products(size_t rows, size_t dimension, const int8_t *table, const float *steps, size_t queries_count,
+                           const float *queries, float *products);
+int64_t se_near_lists(size_t count, float *away, const int64_t *numbers, size_t lists, const int64_t *spread, double enough,
+                      int64_t *near);
+int64_t se_scan(size_t dimension, const float *query, size_t lists, const float *centroids, const uint64_t *codes_at,
+                const uint64_t *ids_at, const int64_t *sizes, size_t near_count, const int64_t *near,
+                const uint8_t *bitmap, size_t bitmap_bytes, size_t squares_count, const float *squares, size_t wanted,
+                int64_t *slots, float *estimates, int32_t portable);

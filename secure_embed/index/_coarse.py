@@ -28,7 +28,6 @@ class CoarseMatrix:
             steps[steps == 0] = 1
             self._table = np.ascontiguousarray(np.rint(rows / steps[:, np.newaxis]).astype(np.int8))
             self._steps = steps.astype(np.float32)
-            self._query_most = bulk.coarse_most(rows.shape[1])
 
     @property
     def memory_bytes(self) -> int:
@@ -40,10 +39,6 @@ class CoarseMatrix:
             # One product of a matrix and a vector each: products of two matrices depend on the company.
             exact: Floats = (self._rows @ queries[:, :, np.newaxis])[:, :, 0]
             return np.ascontiguousarray(exact)
-        steps = np.abs(queries).max(axis=1) / self._query_most
-        steps[steps == 0] = 1
-        rounded = np.rint(queries / steps[:, np.newaxis]).astype(np.int16)
-        sums = np.empty((len(queries), len(self._table)), np.int32)
-        bulk.coarse_products(self._table, rounded, sums)
-        products: Floats = sums * (steps[:, np.newaxis].astype(np.float32) * self._steps)
-        return products.astype(np.float32, copy=False)
+        products = np.empty((len(queries), len(self._table)), np.float32)
+        bulk.coarse_products(self._table, self._steps, np.ascontiguousarray(queries), products)
+        return products

@@ -9,23 +9,23 @@ Not locked: the shard's lock covers it. What is here is lossy, not secret: a cod
 """
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import faiss
 import numpy as np
 import numpy.typing as npt
 
+from secure_embed import bulk
 from secure_embed.deadline import Deadline
-from secure_embed.index._coarse import CoarseMatrix
 from secure_embed.index._exact import exact_product
 from secure_embed.index._growing import GrowingArray
 from secure_embed.index._invariant import invariant
+from secure_embed.index._near import NearLists, coded_lists_min
 from secure_embed.index.codebook import Codebook
-from secure_embed.index.protocol import lists_untuned, never
+from secure_embed.index.protocol import lists_untuned
 
 __all__ = ["CodeLists", "EncodedBatch"]
 
@@ -35,9 +35,6 @@ Floats = npt.NDArray[np.float32]
 
 query_bits = 8  # of the query's own rounding; FAISS' default of 4 finds 0.4 to 0.6 points less on hard data
 look_records_max = 1_000_000  # 30 to 50 ms
-# From so many centroids on their own codes are looked at first (4 MiB of float32 at 1,024 dimensions, and 140 KiB of codes).
-coded_lists_min = 1_024
-coded_times, coded_lists_wanted_min, few_lists_more = 4, 64, 32
 
 
 @contextmanager
@@ -79,8 +76,8 @@ class CodeLists:
         self.lists = codebook.lists
         # As they were at the training: what is looked at must not depend on records that a caller may not see.
         self._records_a_list = max(1.0, codebook.trained_on / codebook.lists)
-        self._coarse_centroids = CoarseMatrix(self._centroids) if 1 < codebook.lists < coded_lists_min else None
         self._centroid_codes = _codes_of(codebook) if codebook.lists >= coded_lists_min else None
+        self._near = NearLists(codebook, None if self._centroid_codes is None else self._centroid_codes.nearest)
         centroid_squares = np.vecdot(codebook.centroids, codebook.centroids)
         self._half_squares = centroid_squares / 2
         # Twice what a float32 product of a unit vector and a centroid can be off (Higham, "Accuracy and Stability of
@@ -88,9 +85,11 @@ class CodeLists:
         longest = float(np.sqrt(centroid_squares.max()))
         self._undecided = 4 * codebook.dimension * 2.0**-24 * max(longest, 1.0)
         self._capacity = np.zeros(codebook.lists, np.int64)  # entries that a list's memory holds
+        self._codes_at, self._ids_at = np.zeros((2, codebook.lists), np.uint64)  # and where it lies
         self._sizes = np.zeros(codebook.lists, np.int64)  # entries that are there
         self._list_of_slot = GrowingArray(np.uint16)
         self.code_bytes = int(self._index.code_size)
+        self._scanned_by_us = codebook.bits == 1 and bool(bulk.compiled())
         # Also when the shard is simply dropped, because a new one took its place, and when the process ends.
         self._overwritten = weakref.finalize(
             self, _overwrite, self._index, self._memory, self._capacity, self.code_bytes
@@ -105,7 +104,7 @@ class CodeLists:
     @property
     def tables_bytes(self) -> int:
         """Of centroids once more."""
-        return 0 if self._coarse_centroids is None else self._coarse_centroids.memory_bytes
+        return self._near.memory_bytes
 
     def encode(self, turned: npt.NDArray[np.float32]) -> EncodedBatch:
         """(n, d) float32, C-contiguous, turned -> their codes. Reads only what never changes, so it needs no lock."""
@@ -175,7 +174,8 @@ class CodeLists:
             here = ids[start : start + size]
             list_of_slot[here] = number
             self._memory.resize(number, size)
-            self._capacity[number] = self._sizes[number] = size
+            self._moved(number, size)
+            self._sizes[number] = size
             codes, slots = self._views(number, size)
             slots[:] = here
             self._index.ntotal += size
@@ -216,135 +216,71 @@ class CodeLists:
         bitmap: Codes | None,
         spread: Numbers,
         lists: int | None,
-        deadlines: Sequence[Deadline],
-    ) -> list[tuple[Numbers, Floats]]:
-        """``turned``: (m, d), C-contiguous. For each query: slots (n,) int64 and estimated cosines (n,) float32, best first;
-        n is ``wanted``, or all that may answer. What one finds is the same whatever others are looked for beside it.
+        deadline: Deadline,
+    ) -> tuple[Numbers, Floats]:
+        """``turned``: (d,) float32, C-contiguous. Slots (n,) int64 and estimated cosines (n,) float32, best first, among
+        equals the lower slot; n is ``wanted``, or all that may answer.
 
         ``bitmap``: the slots that may answer; None: all. ``spread``: how many of them each list holds. The nearest lists
-        are looked into until they hold ``lists`` lists' worth of them, ``wanted`` at least: the narrower a filter, the
-        more lists. Which ones depends on the records that may answer, and on the codebook, alone.
+        are looked into until they hold ``lists`` lists' worth of them, ``wanted`` at least.
         """
         wanted = min(wanted, int(spread.sum()))
         if not wanted:
-            return [(np.zeros(0, np.int64), np.zeros(0, np.float32))] * len(turned)
-        near, squares = self._nearest_lists(turned, spread, self._enough(wanted, lists))
-        parts: Iterable[slice] = [slice(None)]
-        if self._index.ntotal > look_records_max:
-            held = np.where(near >= 0, spread[near], 0)
-            if len(turned) == 1:
-                parts = _looks(held[0])
-            elif (held.sum(axis=1) > look_records_max).any():  # each may have to end between two looks
-                return [
-                    self.search(
-                        turned[n : n + 1], wanted, bitmap=bitmap, spread=spread, lists=lists, deadlines=[deadline]
-                    )[0]
-                    for n, deadline in enumerate(deadlines)
-                ]
-        found: list[list[tuple[Numbers, Floats]]] = []
-        for part in parts:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        near = self._near.of(turned, spread, self._enough(wanted, lists))
+        if self._index.ntotal <= look_records_max:
+            return self._look(turned, wanted, bitmap, near)
+        found: list[tuple[Numbers, Floats]] = []
+        for part in _looks(spread[near]):
             if found:
-                deadlines[0].require()
-            found.append(self._look(turned, wanted, bitmap, near[:, part], squares[:, part]))
-        return [_best_of(looks, wanted) for looks in zip(*found, strict=True)]
+                deadline.require()
+            found.append(self._look(turned, wanted, bitmap, near[part]))
+        return _best_of(found, wanted)
+
+    def nearest(self, turned: Floats, wanted: int, squares: Floats) -> Numbers:
+        """The slots of the ``wanted`` nearest of all, which need not be of unit length: ``squares`` (slots,) of it."""
+        return self._look(turned, wanted, None, np.flatnonzero(self._sizes), squares)[0]
 
     def _look(
-        self, turned: Floats, wanted: int, bitmap: Codes | None, near: Numbers, squares: Floats
-    ) -> list[tuple[Numbers, Floats]]:
-        """For each query, slots and squared distances (L2), as many as are in its lists, ``wanted`` at most."""
-        near, squares = np.ascontiguousarray(near), np.ascontiguousarray(squares)
-        options = _unfiltered(near.shape[1]) if bitmap is None else _options(near.shape[1], sel=_selector(bitmap))
-        distances, slots = np.empty((len(turned), wanted), np.float32), np.empty((len(turned), wanted), np.int64)
+        self, turned: Floats, wanted: int, bitmap: Codes | None, near: Numbers, squares: Floats | None = None
+    ) -> tuple[Numbers, Floats]:
+        """As many as are in these lists, ``wanted`` at most."""
+        if self._scanned_by_us:
+            places = self._codes_at, self._ids_at
+            return bulk.scan(turned, self._centroids, places, self._sizes, near, bitmap, wanted, squares=squares)
+        distances, slots = np.empty(wanted, np.float32), np.empty(wanted, np.int64)
+        unread = np.zeros(len(near), np.float32)  # distances of centroids, which this kind of index does not ask for
         with _one_thread():
             self._index.search_preassigned_c(  # type: ignore[attr-defined]  # the native form: the other takes no parameters
-                len(turned),
+                1,
                 faiss.swig_ptr(turned),
                 wanted,
-                *(faiss.swig_ptr(array) for array in (near, squares, distances, slots)),
+                *(faiss.swig_ptr(array) for array in (near, unread, distances, slots)),
                 False,
-                options,
+                _options(len(near), bitmap),
             )
         there = slots >= 0  # FAISS pads with -1 where it finds fewer
-        if np.count_nonzero(there) == there.size:
-            return list(zip(slots, distances, strict=True))
-        return [(slots[n][there[n]], distances[n][there[n]]) for n in range(len(turned))]
+        return _in_order(slots[there], (1 - distances[there] / 2).astype(np.float32))
 
     def looked_at(self, turned: Floats, wanted: int, *, spread: Numbers, lists: int | None) -> int:
-        """How many codes of records that may answer lie in the lists that such a :meth:`search` looks into; ``turned``:
-        (1, d)."""
-        near, _ = self._nearest_lists(turned, spread, self._enough(min(wanted, int(spread.sum())), lists))
-        return int(spread[near[near >= 0]].sum())
+        """How many codes of records that may answer lie in the lists that such a :meth:`search` looks into."""
+        wanted = min(wanted, int(spread.sum()))
+        return int(spread[self._near.of(turned, spread, self._enough(wanted, lists))].sum()) if wanted else 0
 
     def _enough(self, wanted: int, lists: int | None) -> float:
         if lists is None:
             lists = lists_untuned(self.lists)
         return max(wanted, lists * self._records_a_list)
 
-    def _nearest_lists(self, turned: Floats, spread: Numbers, enough: float) -> tuple[Numbers, Floats]:
-        """(m, p) lists, the nearest first, and their squared distances: as few as hold ``enough`` of what may answer; -1
-        in place of those that hold nothing, and past the last."""
-        if self.lists == 1:
-            away = self._centroids - turned
-            return np.zeros((len(turned), 1), np.int64), np.vecdot(away, away)[:, np.newaxis]
-        if self._centroid_codes is not None:
-            found = self._nearest_by_codes(self._centroid_codes, turned, spread, enough)
-            if found is not None:
-                return found
-            if len(turned) > 1:  # it may be one alone that it does not do for
-                return _side_by_side(
-                    [self._nearest_lists(turned[n : n + 1], spread, enough) for n in range(len(turned))]
-                )
-        if self._coarse_centroids is None:  # one product of a matrix and a vector each: they depend on no company
-            products = (self._centroids @ turned[:, :, np.newaxis])[:, :, 0]
-        else:
-            products = self._coarse_centroids.products(turned)
-        away = self._half_squares - products
-        few = coded_times * self._expected(spread, enough) + few_lists_more
-        lists = np.broadcast_to(np.arange(self.lists), away.shape)
-        if few < self.lists // 2:  # then it is not worth it to bring them all in order
-            nearest = away.argpartition(few, axis=1)[:, :few]
-            if (spread[nearest].sum(axis=1) >= enough).all():
-                lists, away = nearest, _taken(away, nearest)
-        near = _nearest_first(lists, away, spread, enough)
-        return near, self._squares(near, turned)
-
-    def _squares(self, near: Numbers, turned: Floats) -> Floats:
-        """(m, p) squared distances of these lists, exactly, and row by row; what it says of -1 means nothing."""
-        if 4 * near.shape[1] < self.lists:
-            products = np.vecdot(self._centroids[near], turned[:, np.newaxis])
-        else:
-            products = np.stack(
-                [np.vecdot(self._centroids, one)[lists] for lists, one in zip(near, turned, strict=True)]
-            )
-        squares = 2 * (self._half_squares[near] - products) + np.vecdot(turned, turned)[:, np.newaxis]
-        nearer: Floats = np.maximum(squares, 0, dtype=np.float32)
-        return nearer
-
-    def _expected(self, spread: Numbers, enough: float) -> int:
-        """Lists that hold enough if each held as much, empty ones among them."""
-        return int(enough * self.lists / max(int(spread.sum()), 1))
-
-    def _nearest_by_codes(
-        self, codes: "CodeLists", turned: Floats, spread: Numbers, enough: float
-    ) -> tuple[Numbers, Floats] | None:
-        """The same from the lists that the centroids' codes say are near, four times as many as are wanted on average.
-        None: they are no small part of all lists, or hold too little."""
-        wanted = max(coded_lists_wanted_min, coded_times * self._expected(spread, enough) + coded_times)
-        if wanted > self.lists // coded_times:
-            return None
-        found = codes.search(
-            turned, wanted, bitmap=None, spread=codes.spread(None), lists=1, deadlines=[never] * len(turned)
-        )
-        order = np.stack([lists for lists, _ in found])
-        products = [self._centroids[lists] @ one for lists, one in zip(order, turned, strict=True)]
-        away = self._half_squares[order] - np.stack(products)
-        near = _nearest_first(order, away, spread, enough)
-        return None if near.shape[1] > wanted // 2 else (near, self._squares(near, turned))
-
     def _views(self, number: int, entries: int) -> tuple[Codes, Numbers]:
         """A list's first ``entries`` codes and ids, as FAISS' own memory; stale after the next change of size."""
         invariant(0 < entries <= int(self._capacity[number]))
         return _native_views(self._memory, number, entries, self.code_bytes)
+
+    def _moved(self, number: int, capacity: int) -> None:
+        self._capacity[number] = capacity
+        self._codes_at[number] = int(self._memory.get_codes(number))
+        self._ids_at[number] = int(self._memory.get_ids(number))
 
     def _make_room(self, number: int, more: int) -> None:
         """Grow a list's memory so that appending does not move it; what it moves from is overwritten first."""
@@ -358,7 +294,7 @@ class CodeLists:
             kept = codes.copy()
             codes.fill(0)
         self._memory.resize(number, larger)
-        self._capacity[number] = larger
+        self._moved(number, larger)
         if kept is not None:
             codes, _ = self._views(number, size)
             codes[:] = kept
@@ -375,55 +311,21 @@ def _codes_of(codebook: Codebook) -> CodeLists:
     return codes
 
 
-def _nearest_first(lists: Numbers, away: Floats, spread: Numbers, enough: float) -> Numbers:
-    """Of (m, l) lists the nearest that together hold enough, all where they do not; -1 in place of those that hold nothing,
-    and past the last. ``away``: (m, l) half of |query - centroid|^2 - |query|^2."""
-    lists = _taken(lists, away.argsort(axis=1))
-    held = spread[lists]
-    needed = (held.cumsum(axis=1) < enough).sum(axis=1) + 1
-    most = int(needed.max())
-    near, held = lists[:, :most].copy(), held[:, :most]
-    near[(np.arange(near.shape[1]) >= needed[:, np.newaxis]) | (held == 0)] = -1
-    return near
+def _options(lists: int, bitmap: Codes | None) -> Any:
+    chosen: dict[str, Any] = {"nprobe": lists, "qb": query_bits}
+    if bitmap is not None:
+        chosen["sel"] = faiss.IDSelectorBitmap(bitmap)  # type: ignore[arg-type, call-arg]  # FAISS' stub knows the C++ form only
+    return faiss.IVFRaBitQSearchParameters(**chosen)
 
 
-def _side_by_side(found: Sequence[tuple[Numbers, Floats]]) -> tuple[Numbers, Floats]:
-    """Of one query each -> of all of them, as long as the longest."""
-    most = max(near.shape[1] for near, _ in found)
-    all_near, all_squares = np.full((len(found), most), -1, np.int64), np.zeros((len(found), most), np.float32)
-    for n, (near, squares) in enumerate(found):
-        all_near[n, : near.shape[1]], all_squares[n, : near.shape[1]] = near[0], squares[0]
-    return all_near, all_squares
-
-
-def _taken(values: npt.NDArray[Any], order: Numbers) -> Any:
-    """(m, l) values, each row's in its order: ``take_along_axis`` takes three times as long."""
-    return values[np.arange(len(order))[:, np.newaxis], order]
-
-
-def _options(lists: int, **more: Any) -> Any:
-    return faiss.IVFRaBitQSearchParameters(**{"nprobe": lists, "qb": query_bits, **more})
-
-
-@cache
-def _unfiltered(lists: int) -> Any:
-    return _options(lists)
-
-
-def _selector(bitmap: Codes) -> Any:
-    return faiss.IDSelectorBitmap(bitmap)  # type: ignore[arg-type, call-arg]  # FAISS' stub knows the C++ form only
+def _in_order(slots: Numbers, estimates: Floats) -> tuple[Numbers, Floats]:
+    order = np.lexsort((slots, -estimates))
+    return slots[order], estimates[order]
 
 
 def _best_of(looks: Sequence[tuple[Numbers, Floats]], wanted: int) -> tuple[Numbers, Floats]:
-    """What several looks found, as estimated cosines."""
-    if len(looks) == 1:
-        ((slots, distances),) = looks
-    else:
-        slots, distances = (np.concatenate(parts) for parts in zip(*looks, strict=True))
-        best = np.argsort(distances, kind="stable")[:wanted]
-        slots, distances = slots[best], distances[best]
-    invariant(len(slots) == wanted)
-    return slots, (1 - distances / 2).astype(np.float32)
+    slots, estimates = _in_order(*(np.concatenate(parts) for parts in zip(*looks, strict=True)))
+    return slots[:wanted], estimates[:wanted]
 
 
 def _looks(spread: Numbers) -> Iterator[slice]:

@@ -38,7 +38,7 @@ candidates_max = 10_000
 # recall: docs/decisions/0021.
 filtered_times, filtered_candidates_max = 8, 4_000
 every_list = lists_max = 65_536
-margin_max = 100.0
+margin_untuned, margin_max = 3.0, 100.0
 
 
 def lists_untuned(lists: int) -> int:
@@ -55,7 +55,7 @@ class Effort:
     lists: int | None = None  # lists' worth of allowed records to look at; None: an eighth of the lists, at least 16
     # Candidates are opened best estimate first, until the next would have to be this many standard deviations better
     # than its estimate to be among the k best. The deviation is that of the estimates opened so far.
-    margin: float = 3.0
+    margin: float = margin_untuned
 
     def __post_init__(self) -> None:
         lists = 1 if self.lists is None else self.lists
@@ -97,7 +97,8 @@ class Selection:
 class Candidates:
     positions: Positions  # (n,) int64, best estimate first
     estimates: npt.NDArray[np.float32]  # (n,) float32, estimated cosine
-    exhaustive: bool  # True: these are all the records of the selection, so scoring them is exact search
+    exhaustive: bool  # True: these are all the records of the selection, to be opened all: exact search
+    margin_min: float = 0.0  # how far from them, at least, opening goes on: see Effort.margin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -37,6 +37,7 @@ from secure_embed.index.protocol import (
     OpenVectors,
     Scored,
     Selection,
+    margin_untuned,
     never,
 )
 from secure_embed.types import (
@@ -53,11 +54,11 @@ from secure_embed.types import (
 
 __all__ = ["Footprint", "RabitqShard", "exhaustive_max", "openings_max"]
 
-# Opening one sealed vector costs about 5 us (fetch, unwrap, open, score), so 1,000 cost the 5 ms that a query may take
-# beside its model. Behind a narrow filter twice that is paid: what such a filter leaves is mostly far from the query,
-# where 1-bit codes cannot tell records apart (recall@10 0.945 with 200 candidates of 2,000, in 100,000 on hard data).
-exhaustive_max = 1_000
-exhaustive_filtered_max = 2_000
+# Up to here all are opened, and no estimate has a part in the answer.
+exhaustive_max, exhaustive_filtered_max = 1_000, 300
+# What a narrow filter leaves is mostly far from the query, where 1-bit codes cannot tell records apart: all of so many are
+# candidates, and opened until no other is likely to be among the best.
+candidates_narrow = 2_000
 k_max = 10_000
 # Threads that search at a time, and queries that one of them answers in one go: docs/decisions/0024.
 lanes, together_max = max(1, min(len(os.sched_getaffinity(0)), 4)), 4
@@ -66,7 +67,7 @@ length_error_max = 0.01  # of a unit vector; fp16 rounding stays below 0.001
 
 def openings_max(effort: Effort, k: int) -> int:
     """The most vectors that a query opens: what its ticket has to cover."""
-    return max(exhaustive_filtered_max, effort.candidates_filtered, k)
+    return max(candidates_narrow, effort.candidates_filtered, k)
 
 
 def _ensure_k(k: int) -> None:
@@ -75,7 +76,9 @@ def _ensure_k(k: int) -> None:
 
 
 def _wanted(selection: Selection, k: int, effort: Effort) -> int:
-    return max(k, effort.candidates if selection.bitmap is None else effort.candidates_filtered)
+    if selection.bitmap is None:
+        return max(k, effort.candidates)
+    return max(k, effort.candidates_filtered, candidates_narrow if selection.count <= candidates_narrow else 0)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -97,7 +100,12 @@ def _to_open(
     """Raises ``SecureEmbedError`` (``ticket_refused``) before anything is opened."""
     ticket.require(Action.QUERY, Action.COLLECTION_TUNE, openings=len(found.positions))
     return Estimated(
-        at=found.positions, estimates=found.estimates, query=query, k=k, margin=effort.margin, deadline=deadline
+        at=found.positions,
+        estimates=found.estimates,
+        query=query,
+        k=k,
+        margin=max(effort.margin, found.margin_min),
+        deadline=deadline,
     )
 
 
@@ -252,45 +260,34 @@ class RabitqShard:
         deadline.require()
         asked = _Asked(query=query, selection=selection, k=k, effort=effort, deadline=deadline)
         with self._reading():
-            return self._found([asked])[0]
+            return self._found(asked)
 
-    def _found(self, asked: "Sequence[_Asked]") -> list[Candidates]:
-        """Those that look for as much in the same selection are answered in one go."""
-        found: dict[int, Candidates] = {}
-        alike: dict[tuple[Selection, int, int | None], list[int]] = {}
-        for number, one in enumerate(asked):
-            whole = exhaustive_max if one.selection.bitmap is None else exhaustive_filtered_max
-            if one.selection.count <= max(whole, one.k, one.effort.candidates):
-                bitmap, _ = self._selections.as_of_now(one.selection)
-                found[number] = self._all_of(bitmap)
-            else:
-                alike.setdefault((one.selection, one.wanted, one.effort.lists), []).append(number)
-        for (selection, wanted, lists), numbers in alike.items():
-            bitmap, spread = self._selections.as_of_now(selection)
-            answers = self._codes.search(
-                self._rotation.products(np.concatenate([asked[number].query for number in numbers])),
-                wanted,
-                bitmap=bitmap,
-                spread=spread,
-                lists=lists,
-                deadlines=[asked[number].deadline for number in numbers],
-            )
-            for number, (slots, estimates) in zip(numbers, answers, strict=True):
-                found[number] = self._candidates(slots, estimates)
-        return [found[number] for number in range(len(asked))]
-
-    def _candidates(self, slots: npt.NDArray[np.int64], estimates: npt.NDArray[np.float32]) -> Candidates:
-        positions = self._slots.positions_of(slots)
+    def _found(self, asked: _Asked) -> Candidates:
+        selection = asked.selection
+        whole = exhaustive_max if selection.bitmap is None else exhaustive_filtered_max
+        bitmap, spread = self._selections.as_of_now(selection)
+        if selection.count <= max(whole, asked.k, asked.effort.candidates):
+            return self._all_of(bitmap)
+        slots, estimates = self._codes.search(
+            self._rotation.products(asked.query)[0],
+            asked.wanted,
+            bitmap=bitmap,
+            spread=spread,
+            lists=asked.effort.lists,
+            deadline=asked.deadline,
+        )
+        positions = self._slots.positions_of(slots)  # which ascend with the slots
         invariant(len(positions) == len(estimates))  # only live slots have codes
-        order = np.lexsort((positions, -estimates))
-        return Candidates(positions=positions[order], estimates=estimates[order], exhaustive=False)
+        # An effort that was measured on all records, or on a tenth, is not known to do for a few.
+        margin = margin_untuned if bitmap is not None and selection.count <= candidates_narrow else 0.0
+        return Candidates(positions=positions, estimates=estimates, exhaustive=False, margin_min=margin)
 
     def looked_at(self, query: Vectors, selection: Selection, *, k: int, effort: Effort) -> int:
         """How many codes such a :meth:`scan` compares the query with. Opens nothing, and raises as that does."""
         self._ensure_query(query)
         with self._reading():
             _, spread = self._selections.as_of_now(selection)
-            turned = self._rotation.products(query)
+            turned = self._rotation.products(query)[0]
             wanted = _wanted(selection, k, effort)
             return self._codes.looked_at(turned, wanted, spread=spread, lists=effort.lists)
 
@@ -357,7 +354,7 @@ class RabitqShard:
         else:
             in_time = [number for number, (one, _) in enumerate(all_asked) if not one.deadline.over]
         with self._reading():
-            found = self._found([all_asked[number][0] for number in in_time])
+            found = [self._found(all_asked[number][0]) for number in in_time]
         answers: list[Scored | None] = [None] * len(all_asked)
         to_open: dict[int, Estimated] = {}
         for number, candidates in zip(in_time, found, strict=True):

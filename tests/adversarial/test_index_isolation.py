@@ -45,26 +45,26 @@ def shard_with(codebook: Codebook, vectors: np.ndarray, deps: list[str], positio
 def test_denied_records_change_nothing_in_an_exhaustive_answer() -> None:
     """The same allowed records alone, and among 3,000 denied ones that lie nearer to every query."""
     codebook = Codebook.draw(DIMENSION)
-    mine = unit_vectors(1, 900)
+    mine = unit_vectors(1, 280)
     queries = unit_vectors(2, 20)
     near = np.repeat(queries, 150, axis=0) + np.float32(0.01) * unit_vectors(3, 3_000)
     theirs = (near / np.linalg.norm(near, axis=1, keepdims=True)).astype(np.float32)
     both = np.concatenate([mine, theirs])
-    place = np.random.default_rng(4).permutation(3_900)  # position of each row
+    place = np.random.default_rng(4).permutation(3_280)  # position of each row
     order = np.argsort(place)
-    deps = np.array(["a"] * 900 + ["b"] * 3_000)
+    deps = np.array(["a"] * 280 + ["b"] * 3_000)
     opened_alone: list[int] = []
     opened_among: list[int] = []
-    allowed = np.sort(place[:900])
-    mine_in_order = mine[np.argsort(place[:900])]
-    alone = shard_with(codebook, mine_in_order, ["a"] * 900, allowed, opened_alone)
-    among = shard_with(codebook, both[order], deps[order].tolist(), np.arange(3_900), opened_among)
+    allowed = np.sort(place[:280])
+    mine_in_order = mine[np.argsort(place[:280])]
+    alone = shard_with(codebook, mine_in_order, ["a"] * 280, allowed, opened_alone)
+    among = shard_with(codebook, both[order], deps[order].tolist(), np.arange(3_280), opened_among)
     rows = RowFilter(permits=(Equals("dep", "a"),))
     for query in queries:
         answers = []
         for shard in (alone, among):
             selection = shard.select(rows, None)
-            assert (selection.count, selection.permitted) == (900, 900)
+            assert (selection.count, selection.permitted) == (280, 280)
             found = shard.scan(query[None], selection, k=10, effort=Effort(candidates=200))
             assert found.exhaustive
             scored = shard.score(found.positions, query[None], ticket=ticket())

@@ -54,28 +54,13 @@ def test_the_same_is_found_as_by_all_centroids(shard, vectors) -> None:
     assert same >= 0.97 * len(vectors[::60])
 
 
-@pytest.mark.parametrize("below", [1_000, 500, 250, 180])
-def test_what_one_query_finds_is_the_same_whatever_is_looked_for_beside_it(shard, vectors, below: int) -> None:
-    made = shard(coded_from=2)
-    codes, turned = made._codes, made._rotation.products(vectors[::500])
-    spread = codes.spread(np.arange(RECORDS) % 1_000 < below)
-
-    def nearest(some: np.ndarray) -> list[list[int]]:
-        near, squares = codes._nearest_lists(some, spread, codes._enough(50, 4))
-        return [
-            list(zip(n[n >= 0].tolist(), s[n >= 0].tolist(), strict=True)) for n, s in zip(near, squares, strict=True)
-        ]
-
-    together = nearest(turned)
-    assert [nearest(turned[n : n + 1])[0] for n in range(len(turned))] == together
-
-
 @pytest.mark.parametrize("below", [999, 500, 250, 180])
 def test_behind_a_filter_as_many_are_found_as_are_wanted(shard, vectors, below: int) -> None:
     by_codes, by_all = shard(coded_from=2), shard(coded_from=10**9)
-    rows = RowFilter(permits=(Compare("n", "<", below),))
+    rows, same = RowFilter(permits=(Compare("n", "<", below),)), 0
     for query in vectors[::600]:
         here, there = found(by_codes, query, rows), found(by_all, query, rows)
         assert len(here) == len(there) == 400
         assert all(position % 1_000 < below for position in here)
-        assert len(set(here) & set(there)) >= 320
+        same += len(set(here) & set(there))
+    assert same >= 0.9 * 400 * len(vectors[::600])

@@ -53,7 +53,6 @@ def test_named_records_alone_answer() -> None:
     some = shard.named(np.concatenate([at, np.array([records + 5])]))  # one that is not there
     assert some.count == some.permitted == len(at)
     found = shard.scan(vectors[:1], some, k=10, effort=Effort())
-    assert found.exhaustive
     assert sorted(found.positions.tolist()) == at.tolist()
     effort = Effort(candidates=50, lists=every_list)
     assert shard.looked_at(vectors[:1], some, k=10, effort=effort) == len(at)
