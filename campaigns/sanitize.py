@@ -42,7 +42,7 @@ def compile_instrumented(folder: Path) -> None:
     ffi.set_source(
         "_bulk",
         '#include "bulk.h"',
-        sources=[str(room / name) for name in ("bulk.c", "scan.c")],
+        sources=[str(room / name) for name in ("bulk.c", "scan.c", "search.c")],
         include_dirs=[str(room)],
         libraries=["crypto"],
         extra_compile_args=flags,
@@ -78,8 +78,7 @@ def fuzz(calls: int, seed: int) -> dict[str, int]:
             lambda: _score(bulk, rng),
             lambda: _read(bulk, rng, file.fileno()),
             lambda: _multiply(bulk, rng),
-            lambda: _scan(bulk, rng),
-            lambda: _near_lists(bulk, rng),
+            lambda: _search(bulk, rng),
         )
         for _ in range(calls):
             try:
@@ -176,34 +175,50 @@ def _floats(rng: np.random.Generator, *shape: int) -> np.ndarray[Any, Any]:
     return values
 
 
-def _scan(bulk: Any, rng: np.random.Generator) -> None:
+def _search(bulk: Any, rng: np.random.Generator) -> None:
     dimension, lists = int(rng.integers(1, 300)), int(rng.integers(1, 6))
     sizes = rng.choice([0, 1, 5, 300], lists).astype(np.int64)
-    codes = [rng.integers(0, 256, (size, (dimension + 7) // 8 + 8), np.uint8) for size in sizes]
-    ids = [rng.integers(0 if rng.random() < 0.9 else -(2**62), 700, size) for size in sizes]
-    places = tuple(np.array([part.ctypes.data for part in parts], np.uint64) for parts in (codes, ids))
-    bulk.scan(
-        _array(rng, _floats(rng, _near(rng, dimension))),
-        _array(rng, _floats(rng, _near(rng, lists), dimension)),
-        places,
-        sizes if rng.random() < 0.9 else rng.choice([-1, 2**40], lists),
-        _array(rng, rng.integers(-1, lists + (rng.random() < 0.1), int(rng.integers(0, 8)))),
-        None if rng.random() < 0.3 else _array(rng, rng.integers(0, 256, int(rng.integers(0, 90)), np.uint8)),
-        int(rng.integers(0, 400)),
-        squares=None if rng.random() < 0.5 else _array(rng, _floats(rng, int(rng.integers(0, 700)))),
+    made = bulk.CompiledSearch(
+        _coarse(rng, dimension, dimension),
+        None if rng.random() < 0.5 else _coarse(rng, _near(rng, lists), dimension),
+        _tables(bulk, rng, sizes, dimension, 700),
+        None if rng.random() < 0.5 else _tables(bulk, rng, np.array([lists]), dimension, lists),
         portable=bool(rng.random() < 0.5),
     )
+    asked = [
+        bulk.Asked(
+            query=_array(rng, _floats(rng, _near(rng, dimension))),
+            spread=_array(rng, rng.integers(0, 300, _near(rng, lists))),
+            bitmap=None if rng.random() < 0.3 else _array(rng, rng.integers(0, 256, int(rng.integers(90)), np.uint8)),
+            wanted=int(rng.integers(0, 400)),
+            enough=float(rng.choice([-1.0, 0.0, 5.0, 90.0, np.inf, np.nan])),
+            ends=float(rng.choice([0.0, np.inf])),
+            gone=bytearray(rng.integers(0, 2, 1, np.uint8).tobytes()),
+        )
+        for _ in range(int(rng.integers(0, 4)))
+    ]
+    made.search(asked)
 
 
-def _near_lists(bulk: Any, rng: np.random.Generator) -> None:
-    count, lists = int(rng.integers(0, 40)), int(rng.integers(0, 40))
-    numbers = rng.integers(0 if rng.random() < 0.9 else -2, max(1, lists) + (rng.random() < 0.1), _near(rng, count))
-    bulk.near_lists(
-        _array(rng, _floats(rng, count)),
-        None if rng.random() < 0.4 else _array(rng, numbers),
-        _array(rng, rng.integers(0, 9, lists)),
-        float(rng.choice([-1.0, 0.0, 5.0, 90.0, np.inf, np.nan])),
+def _coarse(rng: np.random.Generator, rows: int, dimension: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    return _array(rng, rng.integers(-128, 128, (rows, dimension), np.int8)), _array(rng, _floats(rng, rows))
+
+
+def _tables(bulk: Any, rng: np.random.Generator, sizes: np.ndarray[Any, Any], dimension: int, ids: int) -> Any:
+    """Codes and ids are what they say: who calls answers for addresses."""
+    codes = [rng.integers(0, 256, (size, (dimension + 7) // 8 + 8), np.uint8) for size in sizes]
+    own = [rng.integers(0 if rng.random() < 0.9 else -(2**62), ids, size) for size in sizes]
+    _held[:] = [*_held[-40:], codes, own]
+    return bulk.CodeTables(
+        centroids=_array(rng, _floats(rng, len(sizes), dimension)),
+        squares=_array(rng, _floats(rng, len(sizes))),
+        codes_at=np.array([part.ctypes.data for part in codes], np.uint64),
+        ids_at=np.array([part.ctypes.data for part in own], np.uint64),
+        sizes=sizes if rng.random() < 0.9 else rng.choice([-1, 2**40], len(sizes)),
     )
+
+
+_held: list[Any] = []  # what addresses were taken of
 
 
 def main() -> int:

@@ -224,6 +224,6 @@ def each_way_to_open(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     from secure_embed import bulk
 
     if request.param == "one by one":
-        monkeypatch.setattr("secure_embed.bulk._calls._native", None)
+        monkeypatch.setattr("secure_embed.bulk._calls.native", None)
     elif not bulk.compiled():
         pytest.skip("secure_embed.bulk is not compiled here")

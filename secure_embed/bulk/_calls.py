@@ -5,7 +5,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["coarse_products", "compiled", "near_lists", "open_values", "read_slots", "scan", "score_halves"]
+__all__ = [
+    "coarse_products",
+    "compiled",
+    "native",
+    "not_together",
+    "open_values",
+    "read_slots",
+    "require",
+    "score_halves",
+]
 
 key_bytes, nonce_bytes, tag_bytes, number_bytes = 32, 12, 16, 8
 additional_max = 256
@@ -13,10 +22,9 @@ additional_max = 256
 Bytes = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
-Addresses = npt.NDArray[np.uint64]
 
 
-def _not_together() -> ValueError:
+def not_together() -> ValueError:
     return ValueError("arrays, or a number in one of them, do not belong together")
 
 
@@ -28,12 +36,12 @@ def _loaded() -> tuple[Any, Any, str] | None:
     return (ffi, lib, ffi.string(lib.se_library()).decode()) if lib.se_ready() else None
 
 
-_native = _loaded()
+native = _loaded()
 
 
 def compiled() -> str | None:
     """The OpenSSL that opens values here; None where no compiled code is in use."""
-    return None if _native is None else _native[2]
+    return None if native is None else native[2]
 
 
 def read_slots(files: npt.NDArray[np.int32], offsets: Numbers, out: Bytes) -> int:
@@ -41,15 +49,15 @@ def read_slots(files: npt.NDArray[np.int32], offsets: Numbers, out: Bytes) -> in
 
     Gives how many, from the first, were read whole; raises nothing for what a file does not hold.
     """
-    if _native is None:
+    if native is None:
         return 0
-    ffi, lib, _ = _native
+    ffi, lib, _ = native
     count = len(files)
-    _require(files, np.int32, count)
-    _require(offsets, np.int64, count)
-    _require(out, np.uint8, out.size)
+    require(files, np.int32, count)
+    require(offsets, np.int64, count)
+    require(out, np.uint8, out.size)
     if out.ndim != 2 or len(out) != count:
-        raise _not_together()
+        raise not_together()
     return int(
         lib.se_read_slots(
             count,
@@ -79,13 +87,13 @@ def open_values(
     open. The (n,) answer says which opened; a row that did not is zeros. Raises ``ValueError`` for arrays that do not belong together.
     """
     count = len(rows)
-    if _native is None:
+    if native is None:
         return np.zeros(count, np.bool_)
-    ffi, lib, _ = _native
-    _require(rows, np.int64, count)
-    _require(numbers, np.int64, count)
-    _require(sealed, np.uint8, sealed.size)
-    _require(out, np.uint8, out.size)
+    ffi, lib, _ = native
+    require(rows, np.int64, count)
+    require(numbers, np.int64, count)
+    require(sealed, np.uint8, sealed.size)
+    require(out, np.uint8, out.size)
     together = (
         sealed.ndim == out.ndim == 2
         and len(sealed) == len(out)
@@ -95,7 +103,7 @@ def open_values(
         and len(additional) <= additional_max
     )
     if not together:
-        raise _not_together()
+        raise not_together()
     opened = np.zeros(count, np.bool_)
     outside = lib.se_open_values(
         count,
@@ -114,7 +122,7 @@ def open_values(
         ffi.from_buffer("uint8_t[]", opened, require_writable=True),
     )
     if outside:
-        raise _not_together()
+        raise not_together()
     return opened
 
 
@@ -131,18 +139,18 @@ def score_halves(
     ``squares``: (n,) float32, filled. Infinity and NaN count as 65,536 and more. A row's figures are the same whatever
     lies beside it. Raises ``ValueError`` for arrays that do not belong together.
     """
-    if _native is None:
+    if native is None:
         return False
-    ffi, lib, _ = _native
+    ffi, lib, _ = native
     count = len(query_of)
-    _require(halves, np.float16, halves.size)
-    _require(queries, np.float32, queries.size)
-    _require(query_of, np.int32, count)
-    _require(products, np.float32, count)
-    _require(squares, np.float32, count)
+    require(halves, np.float16, halves.size)
+    require(queries, np.float32, queries.size)
+    require(query_of, np.int32, count)
+    require(products, np.float32, count)
+    require(squares, np.float32, count)
     together = halves.ndim == queries.ndim == 2 and len(halves) == count and halves.shape[1] == queries.shape[1]
     if not together:
-        raise _not_together()
+        raise not_together()
     outside = lib.se_score_halves(
         count,
         halves.shape[1],
@@ -154,7 +162,7 @@ def score_halves(
         ffi.from_buffer("float[]", squares, require_writable=True),
     )
     if outside:
-        raise _not_together()
+        raise not_together()
     return True
 
 
@@ -165,18 +173,18 @@ def coarse_products(table: npt.NDArray[np.int8], steps: Floats, queries: Floats,
     ``table``: (n, d) int8, d up to 4,096, in ``steps`` (n,) float32 of each row; ``queries``: (m, d) float32;
     ``products``: (m, n) float32, filled. Raises ``ValueError`` for arrays that do not belong together.
     """
-    assert _native is not None
-    ffi, lib, _ = _native
-    _require(table, np.int8, table.size)
-    _require(steps, np.float32, len(table))
-    _require(queries, np.float32, queries.size)
-    _require(products, np.float32, products.size)
+    assert native is not None
+    ffi, lib, _ = native
+    require(table, np.int8, table.size)
+    require(steps, np.float32, len(table))
+    require(queries, np.float32, queries.size)
+    require(products, np.float32, products.size)
     if not (
         table.ndim == queries.ndim == 2
         and table.shape[1] == queries.shape[1]
         and products.shape == (len(queries), len(table))
     ):
-        raise _not_together()
+        raise not_together()
     beyond = lib.se_coarse_products(
         len(table),
         table.shape[1],
@@ -187,97 +195,9 @@ def coarse_products(table: npt.NDArray[np.int8], steps: Floats, queries: Floats,
         ffi.from_buffer("float[]", products, require_writable=True),
     )
     if beyond:
-        raise _not_together()
+        raise not_together()
 
 
-def near_lists(away: Floats, numbers: Numbers | None, spread: Numbers, enough: float) -> Numbers:
-    """(p,) int64: the lists that are the least ``away`` (n,) float32, the nearest first, as few as hold ``enough`` of what
-    may answer, of which each has ``spread`` (lists,) int64; none that holds nothing. Only where it is :func:`compiled`.
-
-    ``away`` is overwritten. ``numbers``: (n,) int64, which lists they are; None: 0 to n-1. Raises ``ValueError`` for
-    arrays that do not belong together, and for a list that is not there.
-    """
-    assert _native is not None
-    ffi, lib, _ = _native
-    count = away.size
-    _require(away, np.float32, count)
-    _require(spread, np.int64, spread.size)
-    if numbers is not None:
-        _require(numbers, np.int64, count)
-    near = np.empty(count, np.int64)
-    chosen = lib.se_near_lists(
-        count,
-        ffi.from_buffer("float[]", away, require_writable=True),
-        ffi.NULL if numbers is None else ffi.from_buffer("int64_t[]", numbers),
-        spread.size,
-        ffi.from_buffer("int64_t[]", spread),
-        enough,
-        ffi.from_buffer("int64_t[]", near, require_writable=True),
-    )
-    if chosen < 0:
-        raise _not_together()
-    return near[:chosen]
-
-
-def scan(
-    query: Floats,
-    centroids: Floats,
-    places: tuple[Addresses, Addresses],
-    sizes: Numbers,
-    near: Numbers,
-    bitmap: Bytes | None,
-    wanted: int,
-    *,
-    squares: Floats | None = None,
-    portable: bool = False,
-) -> tuple[Numbers, Floats]:
-    """The best estimates of a query's cosine with one-bit RaBitQ codes: slots (n,) int64 and estimates (n,) float32, best
-    first, among equals the lower slot; ``wanted`` of them, or all there are. Only where it is :func:`compiled`.
-
-    ``query``: (d,) float32, d up to 4,096; ``centroids``: (lists, d) float32. ``places``: (lists,) uint64 each, the
-    addresses of each list's codes and int64 ids, which lie there ``sizes`` (lists,) long: who calls answers for that.
-    ``near``: the lists to look into, -1 for none. ``bitmap``: which ids may answer, the lowest bit first; None: all.
-    ``squares``: (n,) float32, by id, of the lengths of vectors that are not of unit length: estimated is their product
-    with the query less half of that, so that the nearest come first. ``portable``: without the processor's own instructions for it; the answer is the same. Raises ``ValueError`` for
-    arrays that do not belong together, and for a list that is not there.
-    """
-    assert _native is not None
-    ffi, lib, _ = _native
-    lists, dimension = len(centroids), query.size
-    _require(query, np.float32, dimension)
-    _require(centroids, np.float32, lists * dimension)
-    for addresses in places:
-        _require(addresses, np.uint64, lists)
-    _require(sizes, np.int64, lists)
-    _require(near, np.int64, near.size)
-    if bitmap is not None:
-        _require(bitmap, np.uint8, bitmap.size)
-    if squares is not None:
-        _require(squares, np.float32, squares.size)
-    slots, estimates = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
-    count = lib.se_scan(
-        dimension,
-        ffi.from_buffer("float[]", query),
-        lists,
-        ffi.from_buffer("float[]", centroids),
-        *(ffi.from_buffer("uint64_t[]", addresses) for addresses in places),
-        ffi.from_buffer("int64_t[]", sizes),
-        near.size,
-        ffi.from_buffer("int64_t[]", near),
-        ffi.NULL if bitmap is None else ffi.from_buffer("uint8_t[]", bitmap),
-        0 if bitmap is None else bitmap.size,
-        0 if squares is None else squares.size,
-        ffi.NULL if squares is None else ffi.from_buffer("float[]", squares),
-        wanted,
-        ffi.from_buffer("int64_t[]", slots, require_writable=True),
-        ffi.from_buffer("float[]", estimates, require_writable=True),
-        portable,
-    )
-    if count < 0:
-        raise _not_together()
-    return slots[:count], estimates[:count]
-
-
-def _require(array: npt.NDArray[Any], kind: type, size: int) -> None:
+def require(array: npt.NDArray[Any], kind: type, size: int) -> None:
     if array.dtype != kind or not array.flags.c_contiguous or array.size != size:
         raise ValueError("an array is of another type or length, or not in one piece")

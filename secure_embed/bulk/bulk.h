@@ -9,9 +9,32 @@ int32_t se_score_halves(size_t count, size_t dimension, uint16_t *halves, const 
                         const int32_t *query_of, float *products, float *squares);
 int32_t se_coarse_products(size_t rows, size_t dimension, const int8_t *table, const float *steps, size_t queries_count,
                            const float *queries, float *products);
-int64_t se_near_lists(size_t count, float *away, const int64_t *numbers, size_t lists, const int64_t *spread, double enough,
-                      int64_t *near);
-int64_t se_scan(size_t dimension, const float *query, size_t lists, const float *centroids, const uint64_t *codes_at,
-                const uint64_t *ids_at, const int64_t *sizes, size_t near_count, const int64_t *near,
-                const uint8_t *bitmap, size_t bitmap_bytes, size_t squares_count, const float *squares, size_t wanted,
-                int64_t *slots, float *estimates, int32_t portable);
+
+typedef struct { /* where codes lie: addresses of each list's codes and ids, and how many they are */
+    size_t dimension, lists;
+    const float *centroids, *squares; /* of the centroids' lengths */
+    const uint64_t *codes_at, *ids_at;
+    const int64_t *sizes;
+} se_codes;
+
+typedef struct {
+    se_codes codes;
+    const int8_t *rotation, *coarse; /* of centroids; NULL: they are used as they are */
+    const float *rotation_steps, *coarse_steps;
+    const se_codes *of_centroids; /* the centroids' own codes, in one list; NULL: none */
+} se_shard;
+
+typedef struct {
+    const float *query;
+    const int64_t *spread;
+    const uint8_t *bitmap;
+    size_t bitmap_bytes, wanted;
+    double enough, ends;
+    const uint8_t *gone;
+    int32_t portable;
+    int64_t *slots;
+    float *estimates;
+    int64_t found, looked;
+} se_asked;
+
+int32_t se_search(const se_shard *shard, size_t count, se_asked *asked);

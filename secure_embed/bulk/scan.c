@@ -1,17 +1,16 @@
-/* Estimates by RaBitQ codes of one bit a dimension, as FAISS' IndexIVFRaBitQ lays them out: bits, the lowest first, then two
- * factors in float32. Source: Gao and Long, "RaBitQ", SIGMOD 2024, equation 20 and section 3.3.
+/* Estimates by RaBitQ codes of one bit a dimension, as FAISS' IndexIVFRaBitQ lays them out in its lists: bits, the lowest
+ * first, then two factors in float32. Source: Gao and Long, "RaBitQ", SIGMOD 2024, equation 20 and section 3.3.
  *
  * FAISS' own scan prepares the query anew for each list, which takes as long as 300 codes; behind a filter, a list holds a
  * few that may answer. Here that costs as much as a dozen.
  */
-#include <stddef.h>
-#include <stdint.h>
+#define _GNU_SOURCE /* clock_gettime */
 #include <string.h>
+#include <time.h>
 
 #include <openssl/crypto.h>
 
-#include "bulk.h"
-#include "processor.h"
+#include "scan.h"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
 #error "bits are taken out of words whose lowest byte comes first"
@@ -21,7 +20,7 @@
 #define HAS_VNNI
 #endif
 
-enum { WORD_BITS = 64, WORD_BYTES = 8, PLANES = 8, TOGETHER = 256, LINE_BYTES = 64 };
+enum { WORD_BITS = 64, WORD_BYTES = 8, PLANES = 8, TOGETHER = 256, LINE_BYTES = 64, CODES_A_LOOK = 50000 };
 
 /* Added to a centroid's square: beside a short one, what a record's length lacks of 1 would be multiplied. */
 static const float SHORT = 0.01f;
@@ -38,7 +37,7 @@ typedef struct {
 } residual;
 
 FOR_EACH_PROCESSOR
-static float product_of(const float *one, const float *other, size_t dimension)
+float se_product(const float *one, const float *other, size_t dimension)
 {
     float products[LANES] = {0};
     size_t at = 0;
@@ -111,10 +110,11 @@ static void split(residual *left, size_t words)
         }
 }
 
-static void prepare(const float *query, const float *centroid, size_t dimension, int split_too, residual *left)
+static void prepare(const float *query, const float *centroid, float square, size_t dimension, int split_too,
+                    residual *left)
 {
-    left->product = product_of(query, centroid, dimension);
-    left->square = product_of(centroid, centroid, dimension);
+    left->product = se_product(query, centroid, dimension);
+    left->square = square;
     left->share = left->product / (left->square + SHORT);
     take_away(query, centroid, dimension, left);
     if (split_too)
@@ -201,67 +201,6 @@ static void sum_by_words(const residual *left, size_t dimension, const uint8_t *
 }
 #endif
 
-/* What was found so far: a heap with the worst on top. Among equals the higher slot is worse. */
-typedef struct {
-    int64_t *slots;
-    float *estimates;
-    size_t count, wanted;
-} heap;
-
-static inline int worse(float estimate, int64_t slot, float than, int64_t than_slot)
-{
-    return estimate < than || (estimate == than && slot > than_slot);
-}
-
-static void sink(heap *best, size_t hole, size_t count, float estimate, int64_t slot)
-{
-    for (size_t child; (child = 2 * hole + 1) < count; hole = child) {
-        if (child + 1 < count
-            && worse(best->estimates[child + 1], best->slots[child + 1], best->estimates[child], best->slots[child]))
-            child++;
-        if (!worse(best->estimates[child], best->slots[child], estimate, slot))
-            break;
-        best->estimates[hole] = best->estimates[child];
-        best->slots[hole] = best->slots[child];
-    }
-    best->estimates[hole] = estimate;
-    best->slots[hole] = slot;
-}
-
-static void offer(heap *best, float estimate, int64_t slot)
-{
-    if (best->count < best->wanted) {
-        size_t hole = best->count++;
-
-        for (size_t parent; hole > 0; hole = parent) {
-            parent = (hole - 1) / 2;
-            if (!worse(estimate, slot, best->estimates[parent], best->slots[parent]))
-                break;
-            best->estimates[hole] = best->estimates[parent];
-            best->slots[hole] = best->slots[parent];
-        }
-        best->estimates[hole] = estimate;
-        best->slots[hole] = slot;
-    } else if (worse(best->estimates[0], best->slots[0], estimate, slot))
-        sink(best, 0, best->count, estimate, slot);
-}
-
-static void pour(heap *best, size_t last)
-{
-    float estimate = best->estimates[last];
-    int64_t slot = best->slots[last];
-
-    best->estimates[last] = best->estimates[0];
-    best->slots[last] = best->slots[0];
-    sink(best, 0, last, estimate, slot);
-}
-
-static void put_in_order(heap *best)
-{
-    for (size_t last = best->count; last-- > 1;)
-        pour(best, last);
-}
-
 /* Which entries of a list, from `first` to `end`, may answer. */
 static size_t pick(const int64_t *ids, size_t first, size_t end, const uint8_t *bitmap, size_t bitmap_bytes,
                    uint32_t *picks)
@@ -282,109 +221,76 @@ static size_t pick(const int64_t *ids, size_t first, size_t end, const uint8_t *
     return count;
 }
 
-/* The `wanted` best estimates of a query's cosine with what lies in the lists `near`, best first; how many there are. Codes
- * and ids of each list lie at addresses, `sizes` of them. `bitmap`: which ids may answer, the lowest bit of the first byte
- * for 0; NULL: all. `squares`: of the length of each id's vector, which is not 1 then, and what is estimated is the product
- * less half of that: the least distance is the best; NULL: cosines of unit vectors. `portable`: as on a processor that has no instructions for it; the answer is the same. Below 0: there
- * is no such list, or a size is out of bounds, and nothing was touched. */
-int64_t se_scan(size_t dimension, const float *query, size_t lists, const float *centroids, const uint64_t *codes_at,
-                const uint64_t *ids_at, const int64_t *sizes, size_t near_count, const int64_t *near,
-                const uint8_t *bitmap, size_t bitmap_bytes, size_t squares_count, const float *squares, size_t wanted,
-                int64_t *slots, float *estimates, int32_t portable)
+static int is_over(const terms *of)
 {
-    const size_t bits_bytes = (dimension + 7) / 8, code_bytes = bits_bytes + 2 * sizeof(float);
-    heap best = {slots, estimates, 0, wanted};
+    struct timespec now;
+
+    if (of->gone != NULL && *(const volatile uint8_t *)of->gone)
+        return 1;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec > of->ends;
+}
+
+int se_scan(const se_codes *codes, const float *query, size_t near_count, const int64_t *near, const terms *of,
+                heap *best)
+{
+    const size_t dimension = codes->dimension, bits_bytes = (dimension + 7) / 8, code_bytes = bits_bytes + 2 * sizeof(float);
+    const float scale = 1 / __builtin_sqrtf((float)dimension), square_of_query = se_product(query, query, dimension);
+    const float unit = square_of_query > 0 ? 1 / __builtin_sqrtf(square_of_query) : 0;
     summing *sum_up = sum_by_planes;
-    float scale, unit;
+    size_t since = 0;
+    int in_time = 1;
     residual left;
 
-    if (dimension == 0 || dimension > DIMENSION_MAX || wanted == 0)
-        return -1;
-    for (size_t n = 0; n < near_count; n++)
-        if (near[n] >= (int64_t)lists || (near[n] >= 0 && (sizes[near[n]] < 0 || sizes[near[n]] > UINT32_MAX)))
-            return -1;
 #ifdef HAS_VNNI
-    if (!portable && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni"))
+    if (!of->portable && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vnni"))
         sum_up = sum_by_words;
 #endif
-    (void)portable;
-    scale = 1 / __builtin_sqrtf((float)dimension);
-    unit = product_of(query, query, dimension);
-    unit = unit > 0 ? 1 / __builtin_sqrtf(unit) : 0;
     memset(left.rounded, 0, sizeof left.rounded);
-    for (size_t n = 0; n < near_count; n++) {
-        const size_t size = near[n] < 0 ? 0 : (size_t)sizes[near[n]];
-        const uint8_t *codes = size ? (const uint8_t *)(uintptr_t)codes_at[near[n]] : NULL;
-        const int64_t *ids = size ? (const int64_t *)(uintptr_t)ids_at[near[n]] : NULL;
+    for (size_t n = 0; n < near_count && in_time; n++) {
+        const size_t size = (size_t)codes->sizes[near[n]];
+        const uint8_t *its_codes = (const uint8_t *)(uintptr_t)codes->codes_at[near[n]];
+        const int64_t *ids = (const int64_t *)(uintptr_t)codes->ids_at[near[n]];
         int ready = 0;
 
         for (size_t first = 0; first < size; first += TOGETHER) {
             const size_t end = size - first > TOGETHER ? first + TOGETHER : size;
             uint32_t picks[TOGETHER];
             int32_t sums[TOGETHER];
-            const size_t count = pick(ids, first, end, bitmap, bitmap_bytes, picks);
+            const size_t count = pick(ids, first, end, of->bitmap, of->bitmap_bytes, picks);
 
             if (count == 0)
                 continue;
-            if (bitmap != NULL) /* they lie apart: all are on their way before the first is waited for */
+            if (of->bitmap != NULL) /* they lie apart: all are on their way before the first is waited for */
                 for (size_t k = 0; k < count; k++)
                     for (size_t byte = 0; byte < code_bytes; byte += LINE_BYTES)
-                        __builtin_prefetch(codes + code_bytes * picks[k] + byte);
+                        __builtin_prefetch(its_codes + code_bytes * picks[k] + byte);
             if (!ready) {
-                prepare(query, centroids + dimension * (size_t)near[n], dimension, sum_up == sum_by_planes, &left);
+                prepare(query, codes->centroids + dimension * (size_t)near[n], codes->squares[near[n]], dimension,
+                        sum_up == sum_by_planes, &left);
                 ready = 1;
             }
-            sum_up(&left, dimension, codes, code_bytes, count, picks, sums);
+            sum_up(&left, dimension, its_codes, code_bytes, count, picks, sums);
             for (size_t k = 0; k < count; k++) {
-                float factors[2]; /* the residual's square; its length over what the code has of it */
                 const int64_t slot = ids[picks[k]];
+                float factors[2]; /* the residual's square; its length over what the code has of it */
                 float along, across, square = 1;
 
-                if (squares != NULL)
-                    square = (uint64_t)slot < squares_count ? squares[slot] : 0;
-                memcpy(factors, codes + code_bytes * picks[k] + bits_bytes, sizeof factors);
+                if (of->squares != NULL && (uint64_t)slot >= of->squares_count)
+                    continue;
+                if (of->squares != NULL)
+                    square = of->squares[slot];
+                memcpy(factors, its_codes + code_bytes * picks[k] + bits_bytes, sizeof factors);
                 along = left.product + left.share * (square - left.square - factors[0]) / 2;
                 across = factors[1] * scale * left.step * (float)(2 * sums[k] - left.sum);
-                offer(&best, squares == NULL ? (along + across) * unit : along + across - square / 2, slot);
+                offer(best, of->squares == NULL ? (along + across) * unit : along + across - square / 2, slot);
             }
+        }
+        if ((since += size) > CODES_A_LOOK) {
+            since = 0;
+            in_time = !is_over(of);
         }
     }
     OPENSSL_cleanse(&left, sizeof left);
-    put_in_order(&best);
-    return (int64_t)best.count;
-}
-
-/* The lists that are the least away, the nearest first (among equals the higher number), as few as hold `enough` of what
- * may answer, all that hold any where they do not; how many there are. The n-th is `away[n]` (overwritten) away and is
- * number `numbers[n]`, or n where that is NULL; `spread`: what each of the `lists` holds. Below 0: there is no such list, and
- * nothing was touched. */
-int64_t se_near_lists(size_t count, float *away, const int64_t *numbers, size_t lists, const int64_t *spread, double enough,
-                      int64_t *near)
-{
-    heap nearest = {near, away, 0, count};
-    double held = 0;
-    size_t left, end;
-
-    for (size_t n = 0; n < count; n++)
-        if (numbers == NULL ? n >= lists : (uint64_t)numbers[n] >= lists)
-            return -1;
-    for (size_t n = 0; n < count; n++) {
-        const int64_t number = numbers == NULL ? (int64_t)n : numbers[n];
-
-        if (spread[number] > 0)
-            offer(&nearest, away[n], number); /* fills places that were read already */
-    }
-    end = left = nearest.count;
-    while (left > 0 && (held < enough || left == end)) {
-        held += (double)spread[near[0]];
-        pour(&nearest, --left);
-    }
-    memmove(near, near + left, (end - left) * sizeof *near);
-    for (size_t first = 0, last = end - left; first + 1 < last; first++) {
-        int64_t kept = near[--last];
-
-        near[last] = near[first];
-        near[first] = kept;
-    }
-    return (int64_t)(end - left);
+    return in_time;
 }

@@ -207,7 +207,7 @@ class Measuring:
             recalls[n] = np.count_nonzero(first >= floors[n]) / self._asked.k
             self.opened += len(scored.positions)
             openings += len(scored.positions) - itself
-            codes += self._shard.looked_at(query, group.selection, k=k, effort=wanted)
+            codes += found.looked
         return recalls, openings / len(recalls), codes / len(recalls)
 
     def wipe(self) -> None:

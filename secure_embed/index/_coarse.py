@@ -21,17 +21,22 @@ class CoarseMatrix:
     def __init__(self, rows: Floats) -> None:
         """``rows``: (n, d) float32, d at most 4,096."""
         self._rows = rows
-        self._table: npt.NDArray[np.int8] | None = None
-        self._steps: Floats = np.zeros(0, np.float32)
+        self._table: tuple[npt.NDArray[np.int8], Floats] | None = None
         if bulk.compiled():
             steps = np.abs(rows).max(axis=1) / largest
             steps[steps == 0] = 1
-            self._table = np.ascontiguousarray(np.rint(rows / steps[:, np.newaxis]).astype(np.int8))
-            self._steps = steps.astype(np.float32)
+            rounded = np.rint(rows / steps[:, np.newaxis]).astype(np.int8)
+            self._table = np.ascontiguousarray(rounded), steps.astype(np.float32)
+
+    @property
+    def table(self) -> tuple[npt.NDArray[np.int8], Floats]:
+        """(n, d) int8, in steps (n,) float32 of each row. Only where it is compiled."""
+        assert self._table is not None
+        return self._table
 
     @property
     def memory_bytes(self) -> int:
-        return 0 if self._table is None else self._table.nbytes + self._steps.nbytes
+        return 0 if self._table is None else sum(part.nbytes for part in self._table)
 
     def products(self, queries: Floats) -> Floats:
         """``queries``: (m, d) float32, finite. (m, n) float32, C-contiguous, each query's the same whatever others come with it."""
@@ -39,6 +44,6 @@ class CoarseMatrix:
             # One product of a matrix and a vector each: products of two matrices depend on the company.
             exact: Floats = (self._rows @ queries[:, :, np.newaxis])[:, :, 0]
             return np.ascontiguousarray(exact)
-        products = np.empty((len(queries), len(self._table)), np.float32)
-        bulk.coarse_products(self._table, self._steps, np.ascontiguousarray(queries), products)
+        products = np.empty((len(queries), len(self._rows)), np.float32)
+        bulk.coarse_products(*self._table, np.ascontiguousarray(queries), products)
         return products

@@ -5,12 +5,15 @@ it, and two cores answer less than one (docs/decisions/0024). So only a few lead
 to lead answers for all who wait.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Generic, TypeVar
 
 __all__ = ["Gathering"]
+
+crowd_s = 100e-6
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
@@ -33,7 +36,8 @@ class Gathering(Generic[Ask, Answer]):
     def __init__(self, *, lanes: int, together_max: int) -> None:
         """At most ``lanes`` threads work at a time, and each on ``together_max`` asks at most."""
         self._together_max = together_max
-        self._free = lanes
+        self._lanes = self._free = lanes
+        self._answering = 0
         self._waiting: deque[_Place[Ask, Answer]] = deque()
         self._lock = Lock()
 
@@ -57,12 +61,21 @@ class Gathering(Generic[Ask, Answer]):
         assert mine.answer is not None
         return mine.answer
 
+    def _crowded(self) -> bool:
+        """Whether others are being answered several at a time, and more are on their way than wait."""
+        with self._lock:
+            leading = self._lanes - self._free - 1
+            return self._answering > leading and len(self._waiting) < self._together_max - 1
+
     def _lead(self, mine: _Place[Ask, Answer], work: Work[Ask, Answer]) -> None:
         others: list[_Place[Ask, Answer]] = []
         try:
+            if self._crowded():
+                time.sleep(crowd_s)
             with self._lock:
                 while self._waiting and len(others) < self._together_max - 1:
                     others.append(self._waiting.popleft())
+                self._answering += 1 + len(others)
             together = [mine, *others]
             for place, answer in zip(together, work([place.ask for place in together]), strict=True):
                 place.answer = answer
@@ -71,6 +84,7 @@ class Gathering(Generic[Ask, Answer]):
                 raise
         finally:
             with self._lock:
+                self._answering -= 1 + len(others)
                 following = self._waiting.popleft() if self._waiting else None
                 if following is None:
                     self._free += 1

@@ -8,6 +8,21 @@ from threading import Condition
 __all__ = ["ReadersWriterLock"]
 
 
+class _Reading:
+    """``with`` it, among the readers. Every query does: an object costs a third of what a generator does."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self, lock: "ReadersWriterLock") -> None:
+        self._lock = lock
+
+    def __enter__(self) -> None:
+        self._lock._enter()
+
+    def __exit__(self, *fault: object) -> None:
+        self._lock._leave()
+
+
 class ReadersWriterLock:
     """Not reentrant: a thread that holds it must not ask for it again."""
 
@@ -16,20 +31,22 @@ class ReadersWriterLock:
         self._readers = 0
         self._writers_waiting = 0
         self._writing = False
+        self._reader = _Reading(self)
 
-    @contextmanager
-    def reading(self) -> Iterator[None]:
+    def reading(self) -> _Reading:
+        return self._reader
+
+    def _enter(self) -> None:
         with self._changed:
             while self._writing or self._writers_waiting:
                 self._changed.wait()
             self._readers += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._readers -= 1
-                if not self._readers:
-                    self._changed.notify_all()
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._readers -= 1
+            if not self._readers and self._writers_waiting:
+                self._changed.notify_all()
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -99,6 +99,7 @@ class Candidates:
     estimates: npt.NDArray[np.float32]  # (n,) float32, estimated cosine
     exhaustive: bool  # True: these are all the records of the selection, to be opened all: exact search
     margin_min: float = 0.0  # how far from them, at least, opening goes on: see Effort.margin
+    looked: int = 0  # codes of records that may answer that were compared with the query
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -15,10 +15,10 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from secure_embed.bulk import Found
 from secure_embed.deadline import Deadline
 from secure_embed.errors import Conflict, InvalidRequest, Unavailable
 from secure_embed.index._chunks import ChunkReader, Piece, chunks_of
-from secure_embed.index._coarse import CoarseMatrix
 from secure_embed.index._columns import AttributeColumns, TagAttribute
 from secure_embed.index._filters import ensure_own
 from secure_embed.index._gathering import Gathering
@@ -27,6 +27,7 @@ from secure_embed.index._lock import ReadersWriterLock
 from secure_embed.index._rescore import Estimated, Rescorer
 from secure_embed.index._selecting import Selections
 from secure_embed.index._slots import SlotMap
+from secure_embed.index._sought import Sought, enough_for
 from secure_embed.index.codebook import Codebook
 from secure_embed.index.protocol import (
     Added,
@@ -75,12 +76,6 @@ def _ensure_k(k: int) -> None:
         raise InvalidRequest(f"k is 1 to {k_max}", code="k_invalid")
 
 
-def _wanted(selection: Selection, k: int, effort: Effort) -> int:
-    if selection.bitmap is None:
-        return max(k, effort.candidates)
-    return max(k, effort.candidates_filtered, candidates_narrow if selection.count <= candidates_narrow else 0)
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Asked:
     query: Vectors
@@ -90,8 +85,27 @@ class _Asked:
     deadline: Deadline
 
     @property
-    def wanted(self) -> int:
-        return _wanted(self.selection, self.k, self.effort)
+    def narrow(self) -> bool:
+        """Whether all of the selection are candidates."""
+        return self.selection.bitmap is not None and self.selection.count <= candidates_narrow
+
+    @property
+    def margin_min(self) -> float:
+        """An effort that was measured on all records, or on a tenth, is not known to do for a few."""
+        return margin_untuned if self.narrow else 0.0
+
+    def sought(self, bitmap: npt.NDArray[np.uint8] | None, spread: npt.NDArray[np.int64], codebook: Codebook) -> Sought:
+        effort = self.effort
+        candidates = effort.candidates if self.selection.bitmap is None else effort.candidates_filtered
+        wanted = max(self.k, candidates, candidates_narrow if self.narrow else 0)
+        return Sought(
+            query=np.ascontiguousarray(self.query),
+            wanted=min(wanted, self.selection.count),
+            enough=enough_for(codebook, min(wanted, self.selection.count), effort.lists),
+            bitmap=bitmap,
+            spread=spread,
+            deadline=self.deadline,
+        )
 
 
 def _to_open(
@@ -142,10 +156,11 @@ class RabitqShard:
         version: int = 0,
     ) -> None:
         from secure_embed.index._codes import CodeLists  # FAISS loads with the first shard
+        from secure_embed.index._search import search_over
 
         self._codebook = codebook
         self._codes = CodeLists(codebook)
-        self._rotation = CoarseMatrix(codebook.rotation.T)
+        self._search = search_over(codebook, self._codes)
         self._slots = SlotMap()
         self._columns = AttributeColumns(schema, tag_attribute)
         self._rescorer = Rescorer(open_vectors, codebook.dimension)
@@ -200,28 +215,20 @@ class RabitqShard:
         return self._slots.records
 
     def footprint(self) -> Footprint:
-        with self._reading():
+        with self._lock.reading():
+            self._ensure_whole()
             return Footprint(
                 records=self.size,
                 code_bytes=self._codes.code_bytes,
                 codes=self._codes.memory_bytes,
                 positions=self._slots.memory_bytes,
                 attributes=self._columns.memory_bytes,
-                codebook=self._codebook.rotation.nbytes
-                + self._codebook.centroids.nbytes
-                + self._rotation.memory_bytes
-                + self._codes.tables_bytes,
+                codebook=self._codebook.rotation.nbytes + self._codebook.centroids.nbytes + self._search.memory_bytes,
             )
 
     def _ensure_whole(self) -> None:
         if not self._whole:
             raise Unavailable("the index is closed or has to be built again", code="index_unavailable")
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self._lock.reading():
-            self._ensure_whole()
-            yield
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -243,7 +250,8 @@ class RabitqShard:
     def select(self, rows: RowFilter, own: Expression | None) -> Selection:
         if own is not None:
             ensure_own(own, self._columns)
-        with self._reading():
+        with self._lock.reading():
+            self._ensure_whole()
             return self._selections.select(rows, own, version=self._version)
 
     def scan(
@@ -259,41 +267,45 @@ class RabitqShard:
         _ensure_k(k)
         deadline.require()
         asked = _Asked(query=query, selection=selection, k=k, effort=effort, deadline=deadline)
-        with self._reading():
-            return self._found(asked)
+        with self._lock.reading():
+            self._ensure_whole()
+            (found,) = self._found([asked])
+        if found is None:
+            deadline.require()
+        assert found is not None  # it would have raised
+        return found
 
-    def _found(self, asked: _Asked) -> Candidates:
-        selection = asked.selection
-        whole = exhaustive_max if selection.bitmap is None else exhaustive_filtered_max
-        bitmap, spread = self._selections.as_of_now(selection)
-        if selection.count <= max(whole, asked.k, asked.effort.candidates):
-            return self._all_of(bitmap)
-        slots, estimates = self._codes.search(
-            self._rotation.products(asked.query)[0],
-            asked.wanted,
-            bitmap=bitmap,
-            spread=spread,
-            lists=asked.effort.lists,
-            deadline=asked.deadline,
+    def _found(self, all_asked: Sequence[_Asked]) -> list[Candidates | None]:
+        """None: its time was up."""
+        found: list[Candidates | None] = [None] * len(all_asked)
+        sought: dict[int, Sought] = {}
+        for number, asked in enumerate(all_asked):
+            bitmap, spread = self._selections.as_of_now(asked.selection)
+            whole = exhaustive_max if bitmap is None else exhaustive_filtered_max
+            if asked.selection.count <= max(whole, asked.k, asked.effort.candidates):
+                found[number] = self._all_of(bitmap)
+            else:
+                sought[number] = asked.sought(bitmap, spread, self._codebook)
+        if sought:
+            for number, best in zip(sought, self._search(list(sought.values())), strict=True):
+                found[number] = None if best is None else self._candidates(all_asked[number], best)
+        return found
+
+    def _candidates(self, asked: _Asked, best: Found) -> Candidates:
+        positions = self._slots.positions_of(best.slots)  # which ascend with the slots
+        invariant(len(positions) == len(best.slots))  # only live slots have codes
+        return Candidates(
+            positions=positions,
+            estimates=best.estimates,
+            exhaustive=False,
+            margin_min=asked.margin_min,
+            looked=best.looked,
         )
-        positions = self._slots.positions_of(slots)  # which ascend with the slots
-        invariant(len(positions) == len(estimates))  # only live slots have codes
-        # An effort that was measured on all records, or on a tenth, is not known to do for a few.
-        margin = margin_untuned if bitmap is not None and selection.count <= candidates_narrow else 0.0
-        return Candidates(positions=positions, estimates=estimates, exhaustive=False, margin_min=margin)
-
-    def looked_at(self, query: Vectors, selection: Selection, *, k: int, effort: Effort) -> int:
-        """How many codes such a :meth:`scan` compares the query with. Opens nothing, and raises as that does."""
-        self._ensure_query(query)
-        with self._reading():
-            _, spread = self._selections.as_of_now(selection)
-            turned = self._rotation.products(query)[0]
-            wanted = _wanted(selection, k, effort)
-            return self._codes.looked_at(turned, wanted, spread=spread, lists=effort.lists)
 
     def named(self, at: Positions) -> Selection:
         """Those of the records at ``at`` that are here, whatever their attributes: for measuring what filters cost."""
-        with self._reading():
+        with self._lock.reading():
+            self._ensure_whole()
             return self._selections.named(at, version=self._version)
 
     def _all_of(self, bitmap: npt.NDArray[np.uint8] | None) -> Candidates:
@@ -353,13 +365,17 @@ class RabitqShard:
             in_time = [0]
         else:
             in_time = [number for number, (one, _) in enumerate(all_asked) if not one.deadline.over]
-        with self._reading():
-            found = [self._found(all_asked[number][0]) for number in in_time]
+        with self._lock.reading():
+            self._ensure_whole()
+            found = self._found([all_asked[number][0] for number in in_time])
         answers: list[Scored | None] = [None] * len(all_asked)
         to_open: dict[int, Estimated] = {}
         for number, candidates in zip(in_time, found, strict=True):
             one, ticket = all_asked[number]
-            if candidates.exhaustive:
+            if candidates is None:
+                if len(all_asked) == 1:
+                    one.deadline.require()
+            elif candidates.exhaustive:
                 answers[number] = self.score(candidates.positions, one.query, ticket=ticket, deadline=one.deadline)
             else:
                 to_open[number] = _to_open(

@@ -70,11 +70,10 @@ class WrappedTable:
     def take(self, at: Positions) -> tuple[bytes, npt.NDArray[np.bool_]]:
         """``at``: (n,) int64. n times 40 bytes in a row, and (n,) bool saying which of them are keys."""
         inside = (at >= 0) & (at < len(self._present))
-        bounded = at if np.count_nonzero(inside) == len(at) else np.where(inside, at, 0)
         # Asked before and after the copy: a row that was written or overwritten under it counts as absent.
-        before = self._present[bounded]
-        rows = self._rows[bounded].tobytes()
-        return rows, inside & before & self._present[bounded]
+        before = self._present.take(at, mode="clip")
+        rows = self._rows.take(at, axis=0, mode="clip").tobytes()
+        return rows, inside & before & self._present.take(at, mode="clip")
 
     def wipe(self) -> None:
         self._present[:] = False

@@ -41,12 +41,20 @@ def _unavailable(fault: OSError) -> SecureEmbedError:
     return Unavailable("the segments cannot be used now", code="storage_unavailable")
 
 
-@contextmanager
-def faults() -> Iterator[None]:
-    try:
-        yield
-    except OSError as fault:
-        raise _unavailable(fault) from None
+class _Faults:
+    """Every read of a query goes through it: an object costs a third of what a generator does."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, trace: object) -> None:
+        if isinstance(fault, OSError):
+            raise _unavailable(fault) from None
+
+
+faults = _Faults()
 
 
 @contextmanager

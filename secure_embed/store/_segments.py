@@ -80,7 +80,7 @@ class Segments:
         """
         if not len(at):
             return
-        with faults():
+        with faults:
             try:
                 self._table.read(at // segment_slots, at % segment_slots * self.slot_bytes, out)
             except NotThere as lost:
@@ -108,7 +108,7 @@ class Segments:
         changed = self.after(first, len(values))
         content = memoryview(b"".join(values))
         size, fresh = self.slot_bytes, False
-        with faults():
+        with faults:
             for segment in changed:
                 old = self._known.get(segment.first)
                 if old is None and not fresh:
@@ -167,7 +167,7 @@ class Segments:
             segment = self._known.get(first)
             if segment is None:
                 raise damaged(first, first + segment_slots)
-            with faults():
+            with faults:
                 try:
                     with writing(self.path(segment)) as descriptor:
                         for position in positions:
@@ -182,7 +182,7 @@ class Segments:
         self.read(np.arange(old.first, old.end, dtype=np.int64), content)
         replaced = np.frombuffer(b"".join(values), np.uint8).reshape(len(at), self.slot_bytes)
         content[np.asarray(at, np.int64) - old.first] = replaced
-        with faults():
+        with faults:
             with writing(self.path(new), new=True) as descriptor:
                 write_all(descriptor, content.data.cast("B"), 0)
                 os.fdatasync(descriptor)
@@ -190,7 +190,7 @@ class Segments:
 
     def discard(self, segments: Iterable[Segment]) -> None:
         """Overwrite and unlink files that the database names no longer."""
-        with faults():
+        with faults:
             for segment in segments:
                 self._files.forget(self.path(segment))
                 overwrite_and_unlink(self.path(segment))
@@ -199,7 +199,7 @@ class Segments:
 
     def remove_folder(self) -> None:
         """When the collection's last file is gone."""
-        with faults():
+        with faults:
             if self._folder.is_dir():
                 self._folder.rmdir()
                 sync_folder(self._folder.parent)

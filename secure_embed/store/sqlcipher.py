@@ -295,7 +295,7 @@ class SqlcipherRecordStore:
         if self._clean:
             return
         named = set[Path]().union(*(h.segments.paths() for h in (*self._held.values(), *self._ending.values())))
-        with faults():
+        with faults:
             for path in files_below(self._folder):
                 if path not in named:
                     self._files.forget(path)

@@ -10,6 +10,8 @@ import pytest
 from secure_embed.index import Added, Codebook, Effort, RabitqShard
 from secure_embed.types import Action, And, Equals, Has, Not, Or, RowFilter, Ticket, TruthValue
 
+pytestmark = pytest.mark.usefixtures("each_way_to_open")
+
 DIMENSION = 48
 
 

@@ -33,7 +33,7 @@ def test_the_codes_that_are_looked_at_grow_with_the_lists_up_to_all() -> None:
     shard, vectors = made()
     everything = shard.select(EVERYTHING, None)
     counts = [
-        shard.looked_at(vectors[:1], everything, k=10, effort=Effort(candidates=50, lists=n))
+        shard.scan(vectors[:1], everything, k=10, effort=Effort(candidates=50, lists=n)).looked
         for n in (1, 4, 16, every_list)
     ]
     assert counts == sorted(counts)
@@ -43,8 +43,8 @@ def test_the_codes_that_are_looked_at_grow_with_the_lists_up_to_all() -> None:
 def test_enough_lists_for_the_candidates_are_looked_at() -> None:
     shard, vectors = made()
     everything = shard.select(EVERYTHING, None)
-    looked = shard.looked_at(vectors[:1], everything, k=10, effort=Effort(candidates=1_500, lists=1))
-    assert looked >= 1_500
+    found = shard.scan(vectors[:1], everything, k=10, effort=Effort(candidates=1_500, lists=1))
+    assert found.looked >= 1_500
 
 
 def test_named_records_alone_answer() -> None:
@@ -54,15 +54,14 @@ def test_named_records_alone_answer() -> None:
     assert some.count == some.permitted == len(at)
     found = shard.scan(vectors[:1], some, k=10, effort=Effort())
     assert sorted(found.positions.tolist()) == at.tolist()
-    effort = Effort(candidates=50, lists=every_list)
-    assert shard.looked_at(vectors[:1], some, k=10, effort=effort) == len(at)
+    assert found.looked == (0 if found.exhaustive else len(at))
 
 
 def test_a_selection_of_another_shard_is_refused() -> None:
     shard, vectors = made()
     other, _ = made()
     with pytest.raises(Conflict) as refused:
-        shard.looked_at(vectors[:1], other.named(np.arange(9)), k=1, effort=Effort())
+        shard.scan(vectors[:1], other.named(np.arange(9)), k=1, effort=Effort())
     assert refused.value.code == "selection_stale"
 
 

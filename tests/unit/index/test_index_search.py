@@ -19,6 +19,8 @@ from secure_embed.errors import (
 from secure_embed.index import Codebook, Effort, Selection, Shard, exhaustive_max, openings_max
 from secure_embed.types import Action, Compare, RowFilter, TruthValue
 
+pytestmark = pytest.mark.usefixtures("each_way_to_open")
+
 
 def test_the_room_is_light_until_a_shard_is_built() -> None:
     code = "import sys, secure_embed.index; sys.exit(any(m in sys.modules for m in ('faiss', 'torch')))"
@@ -126,7 +128,6 @@ def test_positions_named_twice_are_opened_once_and_erased_ones_are_absent(world)
     assert made.opened == [3, 4, 9]
 
 
-@pytest.mark.usefixtures("each_way_to_open")
 def test_a_zero_vector_scores_zero_and_an_infinite_one_is_a_fault(world) -> None:
     made = world(10)
     made.halves[3] = 0
@@ -147,7 +148,6 @@ def test_nothing_is_opened_without_a_ticket_that_covers_it(world, ticket) -> Non
     assert made.opened == []
 
 
-@pytest.mark.usefixtures("each_way_to_open")
 def test_opened_vectors_are_wiped_also_when_opening_fails(world) -> None:
     made = world(600)
     made.shard.score(np.arange(600), made.vectors[:1], ticket=ticket_of(600))
@@ -349,7 +349,7 @@ def test_a_long_look_is_cut_into_shorter_ones_that_find_the_same(world, everythi
         return [(each.positions.tolist(), each.estimates.tolist()) for each in found]
 
     whole = answers()
-    monkeypatch.setattr("secure_embed.index._codes.look_records_max", 300)
+    monkeypatch.setattr("secure_embed.index._search.look_records_max", 300)
     assert answers() == whole
 
 
@@ -379,7 +379,6 @@ def test_opening_stops_where_the_rest_cannot_matter_and_answers_the_same(world, 
     assert np.mean(opened[usual]) < 200
 
 
-@pytest.mark.usefixtures("each_way_to_open")
 def test_scores_of_opened_candidates_are_those_of_score(world, everything) -> None:
     made = world(3_000, 64)
     found = made.shard.scan(made.vectors[:1], made.shard.select(everything, None), k=10, effort=Effort())
