@@ -15,8 +15,8 @@ __all__ = ["choose", "cost", "grid_of", "steps_max"]
 candidates_grid = (50, 100, 200, 400, 800)
 margin_grid = (1.5, 2.0, 2.5, 3.0, 4.0)
 lists_min = 4
-# An opening costs about 5 us (fetch, unwrap, open, score), a code some 50 ns; docs/decisions/0020.
-codes_an_opening = 100
+# An opening costs about 3 us (fetch, unwrap, open, score), a code some 12 ns with its share of a list: docs/decisions/0026.
+codes_an_opening = 250
 
 
 def cost(measured: Measured) -> float:

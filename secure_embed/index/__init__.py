@@ -3,6 +3,7 @@
 What may not be in here: keys, sealed bytes, SQL, or a record's text. FAISS loads with the first shard, not before.
 """
 
+from secure_embed.index._asking import exhaustive_max, openings_max
 from secure_embed.index._chunks import chunk_bytes, wipe
 from secure_embed.index.codebook import Codebook, bits_for, lists_for, sample_for, should_retrain
 from secure_embed.index.protocol import (
@@ -18,7 +19,7 @@ from secure_embed.index.protocol import (
     every_list,
     lists_untuned,
 )
-from secure_embed.index.shard import Footprint, RabitqShard, exhaustive_max, openings_max
+from secure_embed.index.shard import Footprint, RabitqShard
 
 __all__ = [
     "Added",

@@ -1,19 +1,19 @@
-"""Callers who ask at the same time, answered in few threads: each takes what waits along, and nobody waits for company.
+"""Callers who ask at the same time, answered in few threads: each takes what waits along, and who is alone waits for nobody.
 
 Threads that each do a query of their own hand the interpreter's lock to and fro at every array operation that lets go of
 it, and two cores answer less than one (docs/decisions/0024). So only a few lead; who comes meanwhile waits, and the next
-to lead answers for all who wait.
+to lead answers for all who wait. Where several are being answered at a time, who leads gives them a moment to come.
 """
 
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from threading import Lock
+from time import sleep
 from typing import Generic, TypeVar
 
 __all__ = ["Gathering"]
 
-crowd_s = 100e-6
+crowd_s = 100e-6  # about as long as it takes three callers to come back with their next
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
@@ -71,7 +71,7 @@ class Gathering(Generic[Ask, Answer]):
         others: list[_Place[Ask, Answer]] = []
         try:
             if self._crowded():
-                time.sleep(crowd_s)
+                sleep(crowd_s)
             with self._lock:
                 while self._waiting and len(others) < self._together_max - 1:
                     others.append(self._waiting.popleft())

@@ -15,9 +15,9 @@ import numpy.typing as npt
 
 from secure_embed import bulk
 from secure_embed.bulk import Found
+from secure_embed.index._asking import Sought
 from secure_embed.index._coarse import CoarseMatrix
 from secure_embed.index._codes import CodeLists, one_thread
-from secure_embed.index._sought import Sought
 from secure_embed.index.codebook import Codebook
 
 __all__ = ["Search", "search_over"]

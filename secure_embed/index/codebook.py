@@ -52,7 +52,7 @@ centroid_members_min = 16
 retrain_growth = 4
 # Lists of a codebook that the collection has outgrown threefold hold three times as many codes to look at.
 retrain_growth_at_leisure = 1.5
-retrain_records_min = 1_000  # up to here every record is opened anyway (see _codes.exhaustive_max)
+retrain_records_min = 1_000  # up to here every record is opened anyway (see _asking.exhaustive_max)
 
 
 def _refused(what: str) -> IntegrityFailure:

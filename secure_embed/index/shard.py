@@ -18,6 +18,7 @@ import numpy.typing as npt
 from secure_embed.bulk import Found
 from secure_embed.deadline import Deadline
 from secure_embed.errors import Conflict, InvalidRequest, Unavailable
+from secure_embed.index._asking import Asked, Sought
 from secure_embed.index._chunks import ChunkReader, Piece, chunks_of
 from secure_embed.index._columns import AttributeColumns, TagAttribute
 from secure_embed.index._filters import ensure_own
@@ -27,7 +28,6 @@ from secure_embed.index._lock import ReadersWriterLock
 from secure_embed.index._rescore import Estimated, Rescorer
 from secure_embed.index._selecting import Selections
 from secure_embed.index._slots import SlotMap
-from secure_embed.index._sought import Sought, enough_for
 from secure_embed.index.codebook import Codebook
 from secure_embed.index.protocol import (
     Added,
@@ -38,7 +38,6 @@ from secure_embed.index.protocol import (
     OpenVectors,
     Scored,
     Selection,
-    margin_untuned,
     never,
 )
 from secure_embed.types import (
@@ -53,59 +52,17 @@ from secure_embed.types import (
     Vectors,
 )
 
-__all__ = ["Footprint", "RabitqShard", "exhaustive_max", "openings_max"]
+__all__ = ["Footprint", "RabitqShard"]
 
-# Up to here all are opened, and no estimate has a part in the answer.
-exhaustive_max, exhaustive_filtered_max = 1_000, 300
-# What a narrow filter leaves is mostly far from the query, where 1-bit codes cannot tell records apart: all of so many are
-# candidates, and opened until no other is likely to be among the best.
-candidates_narrow = 2_000
 k_max = 10_000
 # Threads that search at a time, and queries that one of them answers in one go: docs/decisions/0024.
 lanes, together_max = max(1, min(len(os.sched_getaffinity(0)), 4)), 4
 length_error_max = 0.01  # of a unit vector; fp16 rounding stays below 0.001
 
 
-def openings_max(effort: Effort, k: int) -> int:
-    """The most vectors that a query opens: what its ticket has to cover."""
-    return max(candidates_narrow, effort.candidates_filtered, k)
-
-
 def _ensure_k(k: int) -> None:
     if not 1 <= k <= k_max:
         raise InvalidRequest(f"k is 1 to {k_max}", code="k_invalid")
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Asked:
-    query: Vectors
-    selection: Selection
-    k: int
-    effort: Effort
-    deadline: Deadline
-
-    @property
-    def narrow(self) -> bool:
-        """Whether all of the selection are candidates."""
-        return self.selection.bitmap is not None and self.selection.count <= candidates_narrow
-
-    @property
-    def margin_min(self) -> float:
-        """An effort that was measured on all records, or on a tenth, is not known to do for a few."""
-        return margin_untuned if self.narrow else 0.0
-
-    def sought(self, bitmap: npt.NDArray[np.uint8] | None, spread: npt.NDArray[np.int64], codebook: Codebook) -> Sought:
-        effort = self.effort
-        candidates = effort.candidates if self.selection.bitmap is None else effort.candidates_filtered
-        wanted = max(self.k, candidates, candidates_narrow if self.narrow else 0)
-        return Sought(
-            query=np.ascontiguousarray(self.query),
-            wanted=min(wanted, self.selection.count),
-            enough=enough_for(codebook, min(wanted, self.selection.count), effort.lists),
-            bitmap=bitmap,
-            spread=spread,
-            deadline=self.deadline,
-        )
 
 
 def _to_open(
@@ -169,7 +126,7 @@ class RabitqShard:
         self._changing = Lock()  # one change at a time prepares itself; readers are shut out only while it is put in
         self._whole = True
         self._selections = Selections(self._slots, self._columns, self._codes)
-        self._gathering: Gathering[tuple[_Asked, Ticket], Scored] = Gathering(lanes=lanes, together_max=together_max)
+        self._gathering: Gathering[tuple[Asked, Ticket], Scored] = Gathering(lanes=lanes, together_max=together_max)
 
     @classmethod
     def restored(
@@ -266,7 +223,7 @@ class RabitqShard:
         self._ensure_query(query)
         _ensure_k(k)
         deadline.require()
-        asked = _Asked(query=query, selection=selection, k=k, effort=effort, deadline=deadline)
+        asked = Asked(query=query, selection=selection, k=k, effort=effort, deadline=deadline)
         with self._lock.reading():
             self._ensure_whole()
             (found,) = self._found([asked])
@@ -275,14 +232,13 @@ class RabitqShard:
         assert found is not None  # it would have raised
         return found
 
-    def _found(self, all_asked: Sequence[_Asked]) -> list[Candidates | None]:
+    def _found(self, all_asked: Sequence[Asked]) -> list[Candidates | None]:
         """None: its time was up."""
         found: list[Candidates | None] = [None] * len(all_asked)
         sought: dict[int, Sought] = {}
         for number, asked in enumerate(all_asked):
             bitmap, spread = self._selections.as_of_now(asked.selection)
-            whole = exhaustive_max if bitmap is None else exhaustive_filtered_max
-            if asked.selection.count <= max(whole, asked.k, asked.effort.candidates):
+            if asked.whole:
                 found[number] = self._all_of(bitmap)
             else:
                 sought[number] = asked.sought(bitmap, spread, self._codebook)
@@ -291,7 +247,7 @@ class RabitqShard:
                 found[number] = None if best is None else self._candidates(all_asked[number], best)
         return found
 
-    def _candidates(self, asked: _Asked, best: Found) -> Candidates:
+    def _candidates(self, asked: Asked, best: Found) -> Candidates:
         positions = self._slots.positions_of(best.slots)  # which ascend with the slots
         invariant(len(positions) == len(best.slots))  # only live slots have codes
         return Candidates(
@@ -355,10 +311,10 @@ class RabitqShard:
         """:meth:`scan` and :meth:`nearest`, their answers and errors; callers who come at the same time are gathered."""
         self._ensure_query(query)
         _ensure_k(k)
-        asked = _Asked(query=query, selection=selection, k=k, effort=effort, deadline=deadline)
+        asked = Asked(query=query, selection=selection, k=k, effort=effort, deadline=deadline)
         return self._gathering((asked, ticket), self._search_all)
 
-    def _search_all(self, all_asked: "Sequence[tuple[_Asked, Ticket]]") -> Sequence[Scored | None]:
+    def _search_all(self, all_asked: "Sequence[tuple[Asked, Ticket]]") -> Sequence[Scored | None]:
         """None: its time is up, where it is not the only one."""
         if len(all_asked) == 1:
             all_asked[0][0].deadline.require()

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from secure_embed.errors import IntegrityFailure
-from secure_embed.index import Added, Codebook, Effort, Erased, RabitqShard, shard
+from secure_embed.index import Added, Codebook, Effort, Erased, RabitqShard, _asking
 from secure_embed.index._chunks import chunk_bytes, chunks_of
 from secure_embed.types import And, Attributes, AttributeType, Compare, Equals, Has, Not, OneOf, RowFilter, TruthValue
 
@@ -82,13 +82,13 @@ class Saving(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        # Small shards are opened whole; here they are to be estimated, so that FAISS' answers are compared.
-        self.limits = shard.exhaustive_max, shard.exhaustive_filtered_max
-        shard.exhaustive_max = shard.exhaustive_filtered_max = 0
+        # Small shards are opened whole; here they are to be estimated, so that estimates are compared.
+        self.limits = _asking.exhaustive_max, _asking.exhaustive_filtered_max
+        _asking.exhaustive_max = _asking.exhaustive_filtered_max = 0
         self.made = False
 
     def teardown(self) -> None:
-        shard.exhaustive_max, shard.exhaustive_filtered_max = self.limits
+        _asking.exhaustive_max, _asking.exhaustive_filtered_max = self.limits
 
     @precondition(lambda self: not self.made)
     @rule(codebook=st.sampled_from(CODEBOOKS))

@@ -105,6 +105,47 @@ def test_who_could_not_be_answered_in_company_is_answered_alone() -> None:
     assert [4] in work.batches
 
 
+def test_who_leads_waits_a_moment_where_there_is_a_crowd_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    gathering: Gathering[int, int] = Gathering(lanes=2, together_max=TOGETHER)
+    batches: list[list[int]] = []
+    gates = [threading.Event() for _ in range(4)]
+    waits: list[float] = []
+
+    def work(asked: Sequence[int]) -> Sequence[int]:
+        batches.append(list(asked))
+        gates[len(batches) - 1].wait(30)
+        return [one * one for one in asked]
+
+    with ThreadPoolExecutor(6) as callers:
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            asked.append(callers.submit(gathering, 5, work))
+            until(lambda: len(gathering._waiting) == 1)
+
+        monkeypatch.setattr("secure_embed.index._gathering.sleep", wait)
+        asked = []
+        for number in range(4):
+            asked.append(callers.submit(gathering, number, work))
+            until(lambda number=number: len(batches) + len(gathering._waiting) == number + 1)
+        gates[0].set()
+        until(lambda: len(batches) == 3)
+        gates[1].set()
+        until(lambda: gathering._free == 1)
+        assert waits == []  # each was one of two
+        asked.append(callers.submit(gathering, 4, work))
+        until(lambda: len(batches) == 4)
+        gates[2].set()
+        gates[3].set()
+        assert [one.result(30) for one in asked] == [0, 1, 4, 9, 16, 25]
+    assert batches == [[0], [1], [2, 3], [4, 5]]
+    assert len(waits) == 1
+    assert 0 < waits[0] < 0.005
+    monkeypatch.setattr("secure_embed.index._gathering.sleep", lambda seconds: pytest.fail("it is alone"))
+    gates.append(gates[0])
+    assert gathering(7, work) == 49
+
+
 def test_a_lane_is_free_again_after_a_fault() -> None:
     work = Work(bad=[1])
     work.go.set()
@@ -160,11 +201,11 @@ def test_callers_side_by_side_get_what_each_gets_alone(crowded, make_ticket) -> 
 
 def batch(shard, asked):
     """All of them in one go."""
-    from secure_embed.index.shard import _Asked
+    from secure_embed.index._asking import Asked
 
     return shard._search_all(
         [
-            (_Asked(query=query, selection=shard.select(ROWS[0], None), k=10, effort=EFFORTS[0], deadline=deadline), t)
+            (Asked(query=query, selection=shard.select(ROWS[0], None), k=10, effort=EFFORTS[0], deadline=deadline), t)
             for query, deadline, t in asked
         ]
     )
@@ -181,6 +222,24 @@ def test_one_whose_time_is_up_keeps_nobody_from_an_answer(crowded, make_ticket) 
     assert (first.positions[0], third.positions[0]) == (0, 2)
     with pytest.raises(Unavailable) as refused:
         batch(crowded.shard, [(crowded.vectors[:1], over, make_ticket())])
+    assert refused.value.code == "caller_gone"
+
+
+def test_one_whose_time_ends_in_the_codes_keeps_nobody_from_an_answer(crowded, make_ticket, monkeypatch) -> None:
+    search, leaves = crowded.shard._search, Deadline(60)
+
+    def looking(sought):
+        leaves.abandon()
+        return [None if one.deadline is leaves else found for one, found in zip(sought, search(sought), strict=True)]
+
+    monkeypatch.setattr(crowded.shard, "_search", looking)
+    asked = [(crowded.vectors[n : n + 1], deadline, make_ticket()) for n, deadline in enumerate((Deadline(60), leaves))]
+    answers = batch(crowded.shard, asked)
+    assert answers[0].positions[0] == 0
+    assert answers[1] is None
+    leaves.gone[0] = 0
+    with pytest.raises(Unavailable) as refused:
+        batch(crowded.shard, asked[1:])
     assert refused.value.code == "caller_gone"
 
 
