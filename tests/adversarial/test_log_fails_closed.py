@@ -56,8 +56,8 @@ def test_the_intent_is_durable_before_anything_is_opened(house, monkeypatch):
     """The ticket comes from the log; without it no vector is opened."""
     shard = house.deployment.holdings.named("complaints").shard()
     opened = []
-    real = shard._rescorer.score
-    monkeypatch.setattr(shard._rescorer, "score", lambda *a: opened.append(1) or real(*a))
+    real = shard._rescorer._open_vectors
+    monkeypatch.setattr(shard._rescorer, "_open_vectors", lambda *a: opened.append(1) or real(*a))
 
     def no_ticket(*_, **__):
         raise AuditUnavailable
