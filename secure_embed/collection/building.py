@@ -69,8 +69,7 @@ class Building:
 
     def plans(self, *, again: bool, made: Codebook | None = None) -> Sequence[Plan]:
         """What would be done, and what can be done instead where there is no room for the first."""
-        with self._rows.reading_ahead():
-            held, records = self._stored_codebook(), self._store.versions(self._uuid).records
+        held, records = self._stored_codebook(), self._store.versions(self._uuid).records
         if made is not None:
             return [Plan(held=held, sample=None, made=made, size=self.size(records, made))]
         trains = again or held is None or self.due(held, records)
@@ -152,7 +151,7 @@ class Building:
             found = self._saved.read(self._store, codebook=codebook.version)
             if found is None:
                 return CodesOrigin.ABSENT, BEFORE_ALL
-            with closing(found.chunks) as chunks:
+            with closing(found.chunks) as chunks, self._rows.reading_ahead():
                 shard = RabitqShard.restored(
                     chunks,
                     codebook=codebook,
