@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 
 __all__ = ["Gathering"]
 
-crowd_s = 100e-6  # about as long as it takes three callers to come back with their next
+crowd_s = 200e-6  # about as long as it takes three callers to come back with their next
 
 Ask = TypeVar("Ask")
 Answer = TypeVar("Answer")
