@@ -5,7 +5,7 @@ millions of records. Vectors of a sample lie in plaintext while it lasts, erased
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +61,10 @@ class Building:
         self._saved = saved
 
     # --- beforehand ------------------------------------------------------------------------------------------------
+
+    def reading_ahead(self) -> AbstractContextManager[None]:
+        """See :meth:`Rows.reading_ahead`: codebook and codes come into memory meanwhile."""
+        return self._rows.reading_ahead()
 
     def due(self, codebook: Codebook, records: int, *, at_leisure: bool = False) -> bool:
         """Whether another codebook is wanted: the collection has outgrown this one, or a tuning has chosen other bits."""
@@ -151,7 +155,7 @@ class Building:
             found = self._saved.read(self._store, codebook=codebook.version)
             if found is None:
                 return CodesOrigin.ABSENT, BEFORE_ALL
-            with closing(found.chunks) as chunks, self._rows.reading_ahead():
+            with closing(found.chunks) as chunks:
                 shard = RabitqShard.restored(
                     chunks,
                     codebook=codebook,

@@ -213,6 +213,15 @@ class Codes:
         opening.ended.set()
 
     def _open(self, opening: Opening, made: Codebook | None) -> None:
+        with self._building.reading_ahead():
+            self._put_in(opening, made)
+        opening.say_end()
+        built = self.origin is not CodesOrigin.SAVED or opening.again
+        if built and (shard := self._shard) is not None and shard.size >= save_records_min:
+            with suppress(Unavailable, Conflict):  # a derived file: the answer does not wait for a better medium
+                self.save()
+
+    def _put_in(self, opening: Opening, made: Codebook | None) -> None:
         beside = self.memory_bytes if opening.again else 0
         plans = self._building.plans(again=opening.again, made=made)
         try:
@@ -233,11 +242,6 @@ class Codes:
 
         with short_turns():
             self._building.run(opening, plan, publish)
-        opening.say_end()
-        built = self.origin is not CodesOrigin.SAVED or opening.again
-        if built and (shard := self._shard) is not None and shard.size >= save_records_min:
-            with suppress(Unavailable, Conflict):  # a derived file: the answer does not wait for a better medium
-                self.save()
 
     def _claimed(self, purpose: Purpose, plans: Sequence[Plan], size: Callable[[Plan], int]) -> Plan:
         """The first of the plans that there is room for. Raises ``Unavailable`` where there is room for none."""
