@@ -1,6 +1,8 @@
 """Systems beside which search.py puts ours that are libraries in one process; also ours and exact search themselves."""
 
+import json
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,21 +16,27 @@ __all__ = ["Chroma", "Flat", "Lance", "LanceRabitq", "Qdrant", "SecureEmbed", "U
 class SecureEmbed(System):
     packages = ("secure-embed",)
     sealed = True
-    note = "codes in memory, sealed float16 vectors on disk"
+    note = "codes in memory, sealed float16 vectors on disk; the effort is what `collection tune` chooses for 0.99"
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         from search_ours import Ours
 
-        self._make = Ours
+        from secure_embed.index import Effort
+
+        self._make, self._effort_of = Ours, Effort
         self._ours: Any = None
+        self._effort = folder / "effort.json"
 
     def build(self, blocks: Blocks, dimension: int, records: int) -> None:
         self._ours = self._make(self.folder, dimension)
         self._ours.ingest((rows for _, rows in blocks), np.zeros(records, np.int64))
+        self._ours.tune(filtered=False)
+        self._effort.write_text(json.dumps(asdict(self._ours.effort)), encoding="utf-8")
 
     def open(self, dimension: int) -> None:
         self._ours = self._make(self.folder, dimension)
+        self._ours.effort = self._effort_of(**json.loads(self._effort.read_text(encoding="utf-8")))
 
     def search(self, query: Floats, k: int, effort: tuple[Any, ...]) -> Found:  # noqa: ARG002
         found: npt.NDArray[np.int64] = self._ours.search(query, k)
