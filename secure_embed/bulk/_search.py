@@ -13,6 +13,7 @@ __all__ = ["Asked", "Coarse", "CodeTables", "CompiledSearch", "Found"]
 
 Coarse = tuple[npt.NDArray[np.int8], Floats]  # (n, d) in steps (n,) of each row
 dimension_max = 4_096
+no_memory = -2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +82,7 @@ class CompiledSearch:
 
     def search(self, asked: Sequence[Asked]) -> list[Found | None]:
         """Each query's best estimates, as many as are wanted or may answer; None: its time was up. What one finds is the
-        same whatever is asked beside it. Raises ``ValueError`` for arrays that do not belong together."""
+        same whatever is asked beside it. Raises ``ValueError`` for arrays that do not belong together, ``MemoryError``."""
         ffi = self._ffi
         calls = ffi.new("se_asked[]", len(asked))
         kept: list[Any] = []
@@ -100,8 +101,9 @@ class CompiledSearch:
             call.slots = ffi.from_buffer("int64_t[]", slots, require_writable=True)
             call.estimates = ffi.from_buffer("float[]", estimates, require_writable=True)
             kept += [(slots, estimates, gone)]
-        if self._lib.se_search(self._shard, len(asked), calls):
-            raise not_together()
+        refused = self._lib.se_search(self._shard, len(asked), calls)
+        if refused:
+            raise MemoryError if refused == no_memory else not_together()
         return [
             None
             if call.found < 0

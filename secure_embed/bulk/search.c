@@ -147,8 +147,8 @@ static size_t near_lists(const se_shard *shard, const float *turned, const se_as
 }
 
 /* For each that is asked, its best, best first, among equals the lower slot: `found` of them, of `looked` that may answer in
- * the lists that were looked into. `found` below 0: its time was up. Below 0 in all: a size is out of bounds, or there is no
- * memory, and nothing was touched. */
+ * the lists that were looked into. `found` below 0: its time was up. Below 0 in all, and nothing was touched: -1, a size is
+ * out of bounds; -2, there is no memory. */
 int32_t se_search(const se_shard *shard, size_t count, se_asked *asked)
 {
     const size_t lists = shard->codes.lists, dimension = shard->codes.dimension;
@@ -182,5 +182,5 @@ int32_t se_search(const se_shard *shard, size_t count, se_asked *asked)
     OPENSSL_cleanse(turned, sizeof turned);
     free(away);
     free(near);
-    return away != NULL && near != NULL ? 0 : -1;
+    return away != NULL && near != NULL ? 0 : -2;
 }
