@@ -59,6 +59,7 @@ def _end_row(run: Connection, number: int) -> None:
         run.execute(statement)
     run.execute(
         """UPDATE collection SET ended = ?, name_tag = randomblob(32), descriptor = zeroblob(length(descriptor)),
-        slot_bytes = 0, data_version = 0, erasure_epoch = 0, next_position = 0, record_count = 0 WHERE number = ?""",
+        slot_bytes = 0, data_version = 0, erasure_epoch = 0, codebook_version = 0, next_position = 0, record_count = 0
+        WHERE number = ?""",
         (gone, number),
     )

@@ -43,6 +43,7 @@ migrations = (
         slot_bytes INTEGER NOT NULL DEFAULT 0,
         data_version INTEGER NOT NULL DEFAULT 0,
         erasure_epoch INTEGER NOT NULL DEFAULT 0,
+        codebook_version INTEGER NOT NULL DEFAULT 0,
         next_position INTEGER NOT NULL DEFAULT 0 CHECK (next_position <= 1099511627776),
         record_count INTEGER NOT NULL DEFAULT 0 CHECK (record_count >= 0)
     ) STRICT;
@@ -98,11 +99,17 @@ sealed_tables = SealedTables(
             name="collection",
             columns=(
                 "number", "uuid", "ended", "name_tag", "descriptor", "slot_bytes",
-                "data_version", "erasure_epoch", "next_position", "record_count",
+                "data_version", "erasure_epoch", "codebook_version", "next_position", "record_count",
             ),
             key="number",
         ),
-        SealedTable(name="codebook", columns=("collection", "version", "sealed"), key="collection"),
+        SealedTable(  # megabytes each, so compared when it is wanted
+            name="codebook",
+            columns=("collection", "version", "sealed"),
+            owner="collection",
+            key="collection",
+            at_start=False,
+        ),
         SealedTable(
             name="segment", columns=("collection", "first", "generation", "slots"), owner="collection", key="first"
         ),

@@ -127,8 +127,8 @@ class SqlcipherRecordStore:
         return [SealedCollection(uuid=UUID(bytes=u), name_tag=tag, descriptor=sealed) for u, tag, sealed in found]
 
     def versions(self, c: UUID) -> Versions:
-        sql = """SELECT data_version, erasure_epoch, coalesce(version, 0), next_position, record_count
-            FROM collection LEFT JOIN codebook ON collection = number WHERE number = ?"""
+        sql = """SELECT data_version, erasure_epoch, codebook_version, next_position, record_count
+            FROM collection WHERE number = ?"""
         ((data, erasure, codebook, following, records),) = self._rows(sql, (self._of(c).number,))
         return Versions(data=data, erasure=erasure, codebook=codebook, next_position=following, records=records)
 
@@ -353,14 +353,15 @@ class SqlcipherRecordStore:
     def put_codebook(self, c: UUID, version: int, sealed: bytes) -> None:
         number = self._of(c).number
         with self.database.transaction() as run:
-            stored = run.execute("SELECT version FROM codebook WHERE collection = ?", (number,)).fetchone()
-            if version != (stored[0] if stored else 0) + 1:
+            (stored,) = run.execute("SELECT codebook_version FROM collection WHERE number = ?", (number,)).fetchone()
+            if version != stored + 1:
                 raise Conflict("the codebook's version does not follow the stored one", code="codebook_version")
+            run.execute("UPDATE collection SET codebook_version = ? WHERE number = ?", (version, number))
             run.execute("INSERT OR REPLACE INTO codebook VALUES (?, ?, ?)", (number, version, sealed))
 
     def codebook(self, c: UUID) -> tuple[int, bytes] | None:
-        found = self._rows("SELECT version, sealed FROM codebook WHERE collection = ?", (self._of(c).number,))
-        return (found[0][0], found[0][1]) if found else None
+        found = self.database.sealed_rows("codebook", self._of(c).number)
+        return (found[0][1], found[0][2]) if found else None
 
     def put_state(self, kind: StateKind, uuid: UUID, sealed: bytes) -> None:
         with self.database.transaction() as run:

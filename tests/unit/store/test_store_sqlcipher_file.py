@@ -22,6 +22,7 @@ plain_numbers = {
         "slot_bytes",
         "data_version",
         "erasure_epoch",
+        "codebook_version",
         "next_position",
         "record_count",
     },
