@@ -240,7 +240,10 @@ def damaged(states: States, tmp_path: Path, what: str, place: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize("place", ["data.db change.kind", "data.db records.place", "keys.db record_keys.state"])
+@pytest.mark.parametrize(
+    "place",
+    ["data.db change.kind", "data.db records.place", "data.db codebook.sealed", "keys.db record_keys.state"],
+)
 def test_the_message_names_the_place_and_no_content(states: States, tmp_path: Path, place: str) -> None:
     root = damaged(states, tmp_path, "swap cells", place)
     with ExitStack() as stack:
@@ -277,6 +280,24 @@ def test_a_write_does_not_seal_what_was_altered_before(states: States, tmp_path:
                 acts = [partial(store.erase, uuid, every, ticket=erase_ticket()) for uuid in uuids]
             failures = [failure(act) for act in acts]
         assert [failed.code for failed in failures if failed is not None] == ["rows_altered"]
+
+
+@pytest.mark.parametrize("what", ["alter a cell", "delete a row"])
+def test_a_codebook_that_was_altered_is_noticed_when_it_is_wanted(states: States, tmp_path: Path, what: str) -> None:
+    """No start reads all codebooks: who asks for this one is told, and so is who would put another in its place."""
+    place = "data.db codebook" + (".sealed" if what == "alter a cell" else "")
+    root = damaged(states, tmp_path, what, place)
+    with ExitStack() as stack:
+        _, store = opened(root, stack)
+        failed = [failure(partial(store.codebook, uuid)) for uuid in uuids]
+        (of,) = [uuid for uuid, each in zip(uuids, failed, strict=True) if each is not None]
+        assert [each.code for each in failed if each is not None] == ["rows_altered"]
+        version = store.versions(of).codebook
+        assert version > 0
+        again = failure(partial(store.put_codebook, of, version + 1, b"another"))
+        assert again is not None
+        assert again.code == "rows_altered"
+        assert store.versions(of).codebook == version
 
 
 def test_rows_of_one_collection_do_not_pass_for_anothers(states: States, tmp_path: Path) -> None:
