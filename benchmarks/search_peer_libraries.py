@@ -76,7 +76,7 @@ class Flat(System):
 class Usearch(System):
     packages = ("usearch",)
     note = "HNSW over float16 in memory, nothing sealed; a reference"
-    efforts = ((64,), (128,), (256,), (512,))
+    efforts = ((10,), (16,), (24,), (32,), (48,), (64,), (128,), (256,), (512,))
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -104,7 +104,7 @@ class Usearch(System):
 class Chroma(System):
     packages = ("chromadb",)
     note = "PersistentClient, HNSW over float32 in memory"
-    efforts = ((100,), (200,), (400,), (800,))
+    efforts = ((10,), (20,), (40,), (100,), (200,), (400,), (800,))
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -140,7 +140,7 @@ class Lance(System):
     packages = ("lancedb",)
     note = "IVF_PQ on disk, 16 dimensions a byte, the best read again in float32"
     kind: ClassVar[str] = "IVF_PQ"
-    efforts = ((10, 10), (20, 20), (40, 50), (80, 100), (200, 200))  # lists looked into, times k read again
+    efforts = ((1, 1), (2, 3), (4, 5), (10, 10), (20, 20), (40, 50), (80, 100), (200, 200))  # lists looked into, times k read again
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
