@@ -140,7 +140,16 @@ class Lance(System):
     packages = ("lancedb",)
     note = "IVF_PQ on disk, 16 dimensions a byte, the best read again in float32"
     kind: ClassVar[str] = "IVF_PQ"
-    efforts = ((1, 1), (2, 3), (4, 5), (10, 10), (20, 20), (40, 50), (80, 100), (200, 200))  # lists looked into, times k read again
+    efforts = (
+        (1, 1),
+        (2, 3),
+        (4, 5),
+        (10, 10),
+        (20, 20),
+        (40, 50),
+        (80, 100),
+        (200, 200),
+    )  # lists looked into, times k read again
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
