@@ -98,6 +98,8 @@ class _ByFaiss:
         turned = self._rotation.products(sought.query)
         away = self._half_squares - self._centroids.products(turned)[0]
         near = _nearest_first(away, sought.spread, sought.enough)
+        if not len(near):  # all of it was forgotten since it was selected
+            return Found(slots=np.zeros(0, np.int64), estimates=np.zeros(0, np.float32), looked=0)
         found: list[tuple[Numbers, Floats]] = []
         for part in _looks(sought.spread[near]):
             found.append(self._look(turned, sought, near[part]))

@@ -249,6 +249,14 @@ def test_what_a_narrow_filter_leaves_are_all_candidates(
     assert (found.positions < allowed).all()
 
 
+def test_nothing_is_found_of_a_selection_that_was_forgotten_whole(world) -> None:
+    made = world(2_100, 16, schema={"n": "long"}, attributes=[{"n": n} for n in range(2_100)])
+    selection = made.shard.select(RowFilter(permits=(Compare("n", "<", 700),)), None)
+    made.shard.forget(range(700), version=made.shard.version + 700, ticket=ticket_of(0, Action.RECORD_ERASE))
+    found = made.shard.scan(made.vectors[:1], selection, k=10, effort=Effort())
+    assert (len(found.positions), len(found.estimates), found.looked) == (0, 0, 0)
+
+
 def test_a_query_s_ticket_covers_what_scan_may_name(world, everything) -> None:
     made = world(exhaustive_max + 1, 16, schema={"n": "long"}, attributes=[{"n": i} for i in range(exhaustive_max + 1)])
     whole = made.shard.select(RowFilter(permits=(Compare("n", "<", exhaustive_max),)), None)
