@@ -2,7 +2,7 @@
  * first, then two factors in float32. Source: Gao and Long, "RaBitQ", SIGMOD 2024, equation 20 and section 3.3.
  *
  * FAISS' own scan prepares the query anew for each list, which takes as long as 300 codes; behind a filter, a list holds a
- * few that may answer. Here that costs as much as a dozen.
+ * few that may answer. Here that costs as much as 50.
  */
 #define _GNU_SOURCE /* clock_gettime */
 #include <string.h>
