@@ -4,6 +4,7 @@ The keys database, the sealed store and the risk ledger each are such a file, un
 another key, and what was measured: docs/decisions/0011-rotation-and-resealing.md.
 """
 
+import math
 import os
 import secrets
 import time
@@ -31,6 +32,7 @@ page_cache_kib = 8_000  # SQLite's own default
 large_log_bytes = 4 * 1024 * 1024
 copy_step_pages = 500  # 2 MB: 15 ms
 copy_pause_s = 0.001  # a lock that is let go of and taken again at once is not handed over
+copy_setbacks_max = 3
 
 # One row, which each transaction that changes a row counts up.
 _generation_table = "CREATE TABLE IF NOT EXISTS file_generation (one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL) STRICT"
@@ -288,7 +290,8 @@ class SealedDatabase:
         """Write a consistent copy under the same key: mode 0600, whole or not at all, durable on return.
 
         Writers wait no longer than a step of 2 MB takes, and what they write meanwhile is in the copy: it is the state
-        at the end. Raises ``ConfigurationError`` (``backup_exists``) where there is a file.
+        at the end. Who empties the write-ahead log makes it begin again; after three such setbacks writers wait until it
+        is through. Raises ``ConfigurationError`` (``backup_exists``) where there is a file.
         """
         if path.exists():
             raise ConfigurationError(f"{path.name} exists and is not overwritten", code="backup_exists")
@@ -307,6 +310,18 @@ class SealedDatabase:
         sync_folder(path.parent)
 
     def _copy_pages(self, path: Path) -> None:
+        left, setbacks = math.inf, 0
+
+        def let_others_write(_status: int, remaining: int, _total: int) -> None:
+            nonlocal left, setbacks
+            setbacks += remaining >= left
+            left = remaining
+            if remaining and setbacks < copy_setbacks_max:
+                self._lock.release()
+                time.sleep(copy_pause_s)
+                self._lock.acquire()
+                self._refuse_closed()
+
         target = sqlcipher.connect(str(path), isolation_level=None)
         try:
             target.execute(key_pragma("key", self._key.copy()))
@@ -316,16 +331,9 @@ class SealedDatabase:
             with self._lock:
                 self._refuse_closed()
                 # The source is the connection that writes: its own later writes reach pages that are copied already.
-                self._connection.backup(target, pages=copy_step_pages, progress=self._let_others_write, sleep=0)
+                self._connection.backup(target, pages=copy_step_pages, progress=let_others_write, sleep=0)
         finally:
             target.close()
-
-    def _let_others_write(self, _status: int, remaining: int, _total: int) -> None:
-        if remaining:
-            self._lock.release()
-            time.sleep(copy_pause_s)
-            self._lock.acquire()
-            self._refuse_closed()
 
     def check(self) -> None:
         """Read the whole file: the authenticity of every page, then the structure. Writers wait, readers do not.
