@@ -16,7 +16,7 @@ Bitmap = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.int64]
 
 # Up to here all are opened, and no estimate has a part in the answer.
-exhaustive_max, exhaustive_filtered_max = 1_000, 300
+exhaustive_max = 1_000
 # What a narrow filter leaves is mostly far from the query, where 1-bit codes cannot tell records apart: all of so many are
 # candidates, and opened until no other is likely to be among the best.
 candidates_narrow = 2_000
@@ -52,8 +52,7 @@ class Asked:
     @property
     def whole(self) -> bool:
         """Whether all of the selection are opened."""
-        exhaustive = exhaustive_max if self.selection.bitmap is None else exhaustive_filtered_max
-        return self.selection.count <= max(exhaustive, self.k, self.effort.candidates)
+        return self.selection.count <= max(exhaustive_max, self.k, self.effort.candidates)
 
     @property
     def narrow(self) -> bool:

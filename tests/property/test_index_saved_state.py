@@ -83,12 +83,12 @@ class Saving(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         # Small shards are opened whole; here they are to be estimated, so that estimates are compared.
-        self.limits = _asking.exhaustive_max, _asking.exhaustive_filtered_max
-        _asking.exhaustive_max = _asking.exhaustive_filtered_max = 0
+        self.limit = _asking.exhaustive_max
+        _asking.exhaustive_max = 0
         self.made = False
 
     def teardown(self) -> None:
-        _asking.exhaustive_max, _asking.exhaustive_filtered_max = self.limits
+        _asking.exhaustive_max = self.limit
 
     @precondition(lambda self: not self.made)
     @rule(codebook=st.sampled_from(CODEBOOKS))

@@ -234,7 +234,7 @@ def test_faiss_threads_of_the_calling_thread_are_left_as_they_were(world, everyt
 
 @pytest.mark.parametrize(
     ("allowed", "candidates", "exhaustive"),
-    [(300, 300, True), (301, 301, False), (2_000, 2_000, False), (2_001, 1_600, False)],
+    [(1_000, 1_000, True), (1_001, 1_001, False), (2_000, 2_000, False), (2_001, 1_600, False)],
 )
 @pytest.mark.parametrize("records", [2_100, 9_000])
 def test_what_a_narrow_filter_leaves_are_all_candidates(
@@ -251,8 +251,8 @@ def test_what_a_narrow_filter_leaves_are_all_candidates(
 
 def test_nothing_is_found_of_a_selection_that_was_forgotten_whole(world) -> None:
     made = world(2_100, 16, schema={"n": "long"}, attributes=[{"n": n} for n in range(2_100)])
-    selection = made.shard.select(RowFilter(permits=(Compare("n", "<", 700),)), None)
-    made.shard.forget(range(700), version=made.shard.version + 700, ticket=ticket_of(0, Action.RECORD_ERASE))
+    selection = made.shard.select(RowFilter(permits=(Compare("n", "<", 1_700),)), None)
+    made.shard.forget(range(1_700), version=made.shard.version + 1_700, ticket=ticket_of(0, Action.RECORD_ERASE))
     found = made.shard.scan(made.vectors[:1], selection, k=10, effort=Effort())
     assert (len(found.positions), len(found.estimates), found.looked) == (0, 0, 0)
 
