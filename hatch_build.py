@@ -45,7 +45,7 @@ class CompiledBulk(BuildHookInterface[Any]):
         ffi.set_source(
             "_bulk",
             '#include "bulk.h"',
-            sources=[str(source / name) for name in ("bulk.c", "scan.c", "search.c")],
+            sources=[str(part) for part in sorted(source.glob("*.c"))],
             include_dirs=[str(source)],
             libraries=["crypto"],
             extra_compile_args=flags,
